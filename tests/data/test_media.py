@@ -1,0 +1,100 @@
+"""Decoding: the right frames, the right sound, and one line for what does not decode."""
+
+import wave
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uacs.data.media import decode, midpoints
+from uacs.errors import BadInput
+
+RATE = 10
+
+
+def write(path, frames=None, waveform=None, sample_rate=16000, layout="mono", rotate=None):
+    """A clip of grey frames, one number each, and of a waveform."""
+    with av.open(str(path), "w") as container:
+        video = sound = None
+        if frames is not None:
+            video = container.add_stream("libx264", rate=RATE, options={"crf": "1"})
+            video.width, video.height, video.pix_fmt = 32, 48, "yuv420p"
+        if waveform is not None:
+            sound = container.add_stream("aac", rate=sample_rate, layout=layout)
+        for grey in frames if video else []:
+            picture = np.full((48, 32, 3), grey, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if video:
+            container.mux(video.encode())
+        if sound:
+            channels = 2 if layout == "stereo" else 1
+            block = av.AudioFrame.from_ndarray(np.tile(waveform, (channels, 1)), format="fltp", layout=layout)
+            block.sample_rate, block.time_base, block.pts = sample_rate, Fraction(1, sample_rate), 0
+            container.mux(sound.encode(block))
+            container.mux(sound.encode())
+    return str(path)
+
+
+def tone(hertz, sample_rate, seconds=1.0):
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * sample_rate)) / sample_rate)).astype(np.float32)
+
+
+GREYS = list(range(20, 220, 20))
+
+
+def test_every_frame_comes_back_in_order_with_its_time(tmp_path):
+    footage = decode(write(tmp_path / "a.mp4", GREYS))
+    assert footage.frames.shape == (10, 48, 32, 3)
+    assert np.allclose(footage.frames.mean(axis=(1, 2, 3)), GREYS, atol=3)
+    assert np.allclose(footage.times, np.arange(10) / RATE)
+    assert footage.waveform is None
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 4, 8, 16])
+def test_chosen_frames_are_the_midpoints_of_equal_segments(tmp_path, wanted):
+    footage = decode(write(tmp_path / "a.mp4", GREYS), frames=wanted)
+    expected = [GREYS[round(9 / wanted * (i + 0.5) + 1e-6)] for i in range(wanted)]
+    assert np.allclose(footage.frames.mean(axis=(1, 2, 3)), expected, atol=3)
+
+
+@given(st.integers(1, 500), st.integers(1, 64))
+def test_midpoints_are_in_order_and_within_the_clip(decoded, wanted):
+    chosen = midpoints(decoded, wanted)
+    assert len(chosen) == wanted and chosen == sorted(chosen)
+    assert chosen[0] >= 0 and chosen[-1] < decoded
+
+
+@pytest.mark.parametrize(("sample_rate", "layout"), [(16000, "mono"), (44100, "stereo")])
+def test_sound_is_mono_at_the_wanted_rate_with_its_pitch(tmp_path, sample_rate, layout):
+    footage = decode(write(tmp_path / "a.mp4", GREYS, tone(440, sample_rate), sample_rate, layout), sample_rate=16000)
+    assert footage.waveform.ndim == 1 and footage.waveform.dtype == np.float32
+    assert abs(len(footage.waveform) - 16000) < 2200  # AAC pads to blocks of 1,024
+    spectrum = np.abs(np.fft.rfft(footage.waveform[2000:14000]))
+    assert np.argmax(spectrum) * 16000 / 12000 == pytest.approx(440, abs=3)
+    assert np.abs(footage.waveform).max() <= 1
+
+
+def test_a_clip_of_sound_alone_has_no_frames(tmp_path):
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes((tone(200, 8000) * 2**15).astype("<i2").tobytes())
+    footage = decode(str(tmp_path / "a.wav"))
+    assert footage.frames is None and len(footage.times) == 0
+    assert len(footage.waveform) == pytest.approx(16000, abs=64)
+
+
+def test_what_does_not_decode_is_one_line_with_path_and_mend(tmp_path):
+    whole = (tmp_path / "whole.mp4", write(tmp_path / "whole.mp4", GREYS))[0]
+    (tmp_path / "text.mp4").write_text("not a clip")
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:300])
+    (tmp_path / "empty.mp4").touch()
+    for name in ("text.mp4", "cut.mp4", "empty.mp4", "gone.mp4"):
+        with pytest.raises(BadInput) as error:
+            decode(str(tmp_path / name))
+        assert str(error.value).startswith(f"{tmp_path / name}: ")
+        assert "give a" in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,125 @@
+"""Preparing: parts, order, joins, clips that do not decode; and reading it all back."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_raw
+from uacs.data import corpus
+from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data.media import decode
+from uacs.data.prepare import PrepareSettings, open_dataset, prepare
+from uacs.data.prepared import PreparedDataset
+from uacs.errors import BadInput, Refused
+
+
+def test_parts_hold_at_most_256_samples_of_one_split_in_the_files_order(dataset):
+    assert [dataset.info.parts[p].rows for p in dataset.parts("test")] == [256, 256, 88]
+    assert [s.sample_id for s in dataset.samples("test")][:12:11] == ["test0_0", "test1_1"]
+    assert {s.split for s in dataset.samples("valid")} == {"valid"}
+    assert dataset.rows("test") == 600
+
+
+def test_samples_come_back_as_they_were(dataset):
+    raw = np.load(dataset.folder.parent / "raw" / "audio.npz")
+    first = next(iter(dataset.samples("train")))
+    assert first.sample_id == raw["ids"][0]
+    assert np.array_equal(first.audio, raw["audio"][0])
+    assert first.vision is None and first.clip is None
+    assert dataset.info.features["audio"].model_dump() == {"size": 3, "extractor": "audio"}
+
+
+def test_a_sample_without_features_runs_without_them_and_a_note_says_how_many(tmp_path):
+    labels = write_raw(tmp_path, {"train": 3})
+    np.savez(tmp_path / "some.npz", ids=["train0_1"], audio=np.ones((1, 2)))
+    data = prepare(labels, tmp_path / "data", PrepareSettings(audio=tmp_path / "some.npz"))
+    assert [s.audio is None for s in data.samples("train")] == [True, False, True]
+    assert data.info.notes == [f"2 of 3 samples have no audio in {tmp_path / 'some.npz'}"]
+
+
+def test_features_of_no_sample_are_refused_with_both_spellings(tmp_path):
+    labels = write_raw(tmp_path, {"train": 3})
+    np.savez(tmp_path / "x.npz", ids=["train0$_$1"], audio=np.ones((1, 2)))
+    with pytest.raises(BadInput, match="it has 'train0\\$_\\$1', the labels have 'train0_0'"):
+        prepare(labels, tmp_path / "data", PrepareSettings(audio=tmp_path / "x.npz"))
+
+
+def test_preparing_twice_gives_the_same_bytes_and_never_overwrites(tmp_path):
+    labels = write_raw(tmp_path, {"train": 5, "test": 300})
+    once, twice = (prepare(labels, tmp_path / name, PrepareSettings()) for name in ("a", "b"))
+    assert once.info == twice.info
+    with pytest.raises(Refused, match="lies there"):
+        prepare(labels, tmp_path / "a", PrepareSettings())
+
+
+def test_sims_has_its_own_range(tmp_path):
+    labels = write_raw(tmp_path, {"train": 30})
+    with pytest.raises(BadInput, match=r"outside \[-1, 1\]; is --dataset right"):
+        prepare(labels, tmp_path / "data", PrepareSettings(dataset="sims"))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Nine generated clips, of which one is broken and one is gone."""
+    folder = tmp_path_factory.mktemp("clips")
+    corpus.generate(folder / "raw", 0, {"train": 9}, processes=1)
+    videos = sorted((folder / "raw" / "Raw").rglob("*.mp4"))
+    videos[2].write_bytes(b"no video")
+    videos[3].unlink()
+    return prepare(folder / "raw", folder / "data", PrepareSettings(dataset="demo", processes=1))
+
+
+def test_features_of_clips_are_the_extractors(clips):
+    sample = next(iter(clips.samples("train")))
+    audio, vision = EXTRACTORS[BASIC].extract(decode(sample.clip))
+    assert np.array_equal(sample.vision, vision)
+    assert (sample.audio is None) == (audio is None)
+    assert clips.info.features["vision"].model_dump() == {"size": 3, "extractor": BASIC}
+
+
+def test_a_clip_that_does_not_decode_costs_its_features_alone(clips):
+    samples = list(clips.samples("train"))
+    broken = samples[2]
+    assert len(samples) == 9
+    assert broken.audio is None and broken.vision is None and broken.clip is not None
+    (note,) = clips.info.notes
+    assert broken.sample_id in note and "kept without audio and vision" in note
+
+
+def test_clips_move_with_the_dataset(clips, tmp_path):
+    moved = tmp_path / "elsewhere"
+    clips.folder.parent.rename(moved)
+    try:
+        sample = next(iter(PreparedDataset(moved / "data").samples("train")))
+        assert decode(sample.clip).frames is not None
+    finally:
+        moved.rename(clips.folder.parent)
+
+
+def test_a_raw_folder_is_prepared_on_the_way(tmp_path):
+    write_raw(tmp_path / "raw", {"train": 4})
+    data = open_dataset(tmp_path / "raw", tmp_path / "scratch")
+    assert data.rows("train") == 4
+    with pytest.raises(BadInput, match="neither dataset.json"):
+        open_dataset(tmp_path / "raw" / "..", tmp_path / "other")
+
+
+def test_an_empty_split_is_named_with_those_that_are_there(tmp_path):
+    data = prepare(write_raw(tmp_path, {"train": 4}), tmp_path / "data", PrepareSettings())
+    with pytest.raises(BadInput, match="split 'test' is empty; there is train"):
+        data.parts("test")
+
+
+def test_a_damaged_dataset_is_named(tmp_path):
+    data = prepare(write_raw(tmp_path, {"train": 4}), tmp_path / "data", PrepareSettings())
+    (part,) = data.parts("train")
+    (data.folder / part).write_bytes(b"x")
+    with pytest.raises(BadInput, match=part):
+        data.read(part)
+    description = json.loads((data.folder / "dataset.json").read_text())
+    (data.folder / "dataset.json").write_text(json.dumps(description | {"colour": 1}))
+    with pytest.raises(BadInput, match="dataset.json"):
+        PreparedDataset(data.folder)
+    with pytest.raises(BadInput, match="uacs prepare"):
+        PreparedDataset(tmp_path / "nowhere")

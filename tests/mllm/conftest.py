@@ -1,0 +1,102 @@
+"""A thinker small enough to train within a test, and clips of every kind for it."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from uacs.mllm import MllmSettings, prompts, tiny_omni, training
+from uacs.mllm.qwen_omni import QwenOmni
+from uacs.records import Sample
+
+RANGE = (-3.0, 3.0)
+SIZES = tiny_omni.TinySettings(width=64, layers=1, tower_width=32, tower_layers=1)
+WORDS = ("great", "awful", "fine", "dull", "lovely")
+
+
+def _write_clip(path: Path, frames: np.ndarray | None, waveform: np.ndarray | None) -> str:
+    """frames (T, H, W, 3) uint8 at 6 a second, waveform (N,) in [-1, 1] at 16 kHz; either may be left out."""
+    with av.open(str(path), "w") as container:
+        picture = sound = None
+        if frames is not None:
+            picture = container.add_stream("libx264", rate=6, options={"preset": "ultrafast", "crf": "18"})
+            picture.height, picture.width, picture.pix_fmt = *frames.shape[1:3], "yuv420p"
+        if waveform is not None:
+            sound = container.add_stream("aac", rate=16000, layout="mono")
+        for image in frames if frames is not None else ():
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        if waveform is not None:
+            block = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
+            block.sample_rate, block.time_base, block.pts = 16000, Fraction(1, 16000), 0
+            container.mux(sound.encode(block))
+        for stream in filter(None, (picture, sound)):
+            container.mux(stream.encode(None))
+    return str(path)
+
+
+def _footage(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    frames = rng.integers(0, 256, (int(6 * seconds), 1, 1, 3), np.uint8).repeat(56, 1).repeat(56, 2)
+    time = np.arange(int(16000 * seconds)) / 16000
+    return frames, 0.5 * np.sin(2 * np.pi * rng.uniform(100, 800) * time)
+
+
+@pytest.fixture
+def write_clip():
+    """A function (path, frames, waveform) that writes a clip and returns its path."""
+    return _write_clip
+
+
+@pytest.fixture
+def footage():
+    """A function (rng, seconds) that draws frames and a waveform."""
+    return _footage
+
+
+@pytest.fixture
+def sizes() -> tiny_omni.TinySettings:
+    """The sizes that `untrained` was created with."""
+    return SIZES
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory) -> list[Sample]:
+    """Forty labelled samples: both media, one of them, none, with text and without; lengths differ."""
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    made = []
+    for i in range(40):
+        frames, waveform = _footage(rng, rng.uniform(0.7, 2.0))
+        kind = i % 5
+        clip = None
+        if kind != 4:
+            clip = _write_clip(folder / f"{i}.mp4", None if kind == 2 else frames, None if kind == 3 else waveform)
+        text = None if kind == 1 else f"it was {WORDS[i % 5]} " + "and " * (i % 7) + WORDS[i % 3]
+        made.append(Sample(f"s{i}", text=text, clip=clip, label=round(float(rng.uniform(*RANGE)), 1)))
+    return made
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory, samples) -> Path:
+    folder = tmp_path_factory.mktemp("untrained")
+    tiny_omni.create(folder, [s.text or "" for s in samples], prompts.phrases(RANGE), SIZES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, untrained, samples) -> Path:
+    """Trained until it answers in numbers, which is long before the numbers are right."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = training.TrainingSettings(epochs=24, batch_size=8, lr=3e-3, warmup_steps=5, threads=1)
+    training.train(untrained, samples, folder, settings, RANGE)
+    return folder
+
+
+@pytest.fixture
+def build():
+    """QwenOmni of a folder, one thread, with settings as given."""
+
+    def model(folder: Path, **settings) -> QwenOmni:
+        return QwenOmni(str(folder), MllmSettings(threads=1, **settings), RANGE)
+
+    return model

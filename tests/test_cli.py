@@ -1,0 +1,120 @@
+"""The command: the whole way in a few lines, help with examples, and one-line errors that name the mend."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from tests.conftest import write_raw
+from uacs import cli
+
+
+@pytest.fixture
+def uacs(monkeypatch, capsys):
+    """Run a command line; gives exit code, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["uacs", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return stop.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_three_commands_lead_from_a_csv_to_a_run(uacs, encoder, recorded, tmp_path):
+    labels = write_raw(tmp_path / "raw", {"train": 60, "valid": 30, "test": 40})
+    data, ubm, out = tmp_path / "data", tmp_path / "ubm", tmp_path / "run"
+    code, said, _ = uacs("prepare", labels, data, "--audio", labels.parent / "audio.npz")
+    assert (code, said) == (0, f"{data}: test 40, train 60, valid 30\n")
+
+    small = ["--set", "max_epochs=2", "--set", "threads=1", "--set", "accumulate=1"]
+    code, said, _ = uacs("train", "ubm", data, "--out", ubm, "--text-encoder", encoder, *small)
+    assert code == 0
+    assert said.count("epoch ") == 3 and "is kept" in said
+
+    spare = ["--set", "resources.pool=1", "--set", "resources.parts_in_flight=1"]
+    code, said, err = uacs("evaluate", data, "--ubm", ubm, "--mllm", f"recorded:{recorded}", "--out", out, *spare)
+    assert code == 0, err
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["n"] == 40
+    assert f"{100 * summary['metrics']['uacs']['acc2']:.1f}" in said
+    assert (out / "calibration" / "thresholds.json").exists()
+
+    before = (out / "report.html").read_text()
+    code, said, _ = uacs("report", out)
+    assert code == 0 and "U-ACS" in said
+    assert (out / "report.html").read_text() == before
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("evaluate", "--help"), ("train", "ubm", "--help")])
+def test_help_is_there(uacs, words):
+    code, out, err = uacs(*words)
+    assert "Usage: uacs" in out + err
+    assert code == 0 or not words
+
+
+@pytest.mark.parametrize("command", ["demo", "prepare", "train ubm", "calibrate", "evaluate", "report"])
+def test_every_command_shows_an_example(uacs, command):
+    _, out, _ = uacs(*command.split(), "--help")
+    assert f"Example: uacs {command}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("evaluate {data}", 2, "Missing option '--ubm'"),
+        ("train ubm {data} --out {out} --preset mos", 2, "no preset 'mos'; there is mosi, mosei, sims"),
+        ("train ubm {data} --out {out} --set lr=1", 2, "expected key=value with one of"),
+        ("train ubm {data} --out {out} --text-encoder {empty}", 1, "no text encoder there"),
+        ("train ubm {empty} --out {out}", 1, "neither dataset.json (a prepared dataset) nor label.csv"),
+        ("train ubm {data} --out {ubm} --text-encoder {empty}", 1, "a trained model lies there"),
+        ("prepare {nowhere} {out}", 1, "no such file; name a label.csv or the folder that holds it"),
+        ("prepare {data} {data}", 1, "a prepared dataset lies there"),
+        ("calibrate {data} --ubm {empty} --mllm {mllm} --out {out}", 1, "no config.json, so no UBM"),
+        ("calibrate {data} --ubm {ubm} --mllm {empty} --out {out}", 1, "no config.json, so no model"),
+        ("calibrate {data} --ubm {ubm} --mllm recorded:no.parquet --out {out}", 1, "no.parquet: no such file"),
+        (
+            "calibrate {data} --ubm {ubm} --mllm {mllm} --out {out} --split dev",
+            1,
+            "split 'dev' is empty; there is test",
+        ),
+        ("calibrate {data} --ubm {ubm} --mllm {mllm} --out {out} --lambda 2", 2, "'--lambda': 2.0 is not in the range"),
+        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --thresholds no.json", 1, "no.json: no thresholds"),
+        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set pool=4", 2, "pool: Extra inputs"),
+        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set batch_size", 2, "expected key=value"),
+        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --config no.yaml", 1, "no.yaml: cannot be read"),
+        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {data}/dataset.json", 2, "a file lies there; name a folder"),
+        ("report {empty}", 1, "no manifest.json there, so no run"),
+        ("fly", 2, "No such command 'fly'"),
+    ],
+)
+def test_wrong_input_is_one_line_that_names_the_mend(uacs, dataset, ubm, recorded, tmp_path, words, code, said):
+    (tmp_path / "empty").mkdir()
+    places = dict(data=dataset.folder, ubm=ubm, mllm=f"recorded:{recorded}", out=tmp_path / "out")
+    places |= dict(empty=tmp_path / "empty", nowhere=tmp_path / "nowhere.csv")
+    found, out, err = uacs(*words.format(**places).split())
+    assert (found, out) == (code, "")
+    assert said in err
+    assert err.startswith("uacs ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_debug_anywhere_shows_where(monkeypatch, tmp_path, place):
+    words = ["uacs", "report", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*words[:place], "--debug", *words[place:]])
+    with pytest.raises(Exception, match="no manifest.json"):
+        cli.main()
+
+
+def test_a_damaged_ubm_inside_ray_is_still_one_line(uacs, dataset, ubm, recorded, tmp_path, ray_cluster):
+    copy = shutil.copytree(ubm, tmp_path / "ubm")
+    (copy / "model.safetensors").write_bytes(b"no weights")
+    code, _, err = uacs(
+        "calibrate", dataset.folder, "--ubm", copy, "--mllm", f"recorded:{recorded}", "--out", tmp_path / "r"
+    )
+    assert code == 1
+    assert f"{copy}: not a whole UBM" in err and "Traceback" not in err

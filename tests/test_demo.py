@@ -1,0 +1,67 @@
+"""The demo, small: every folder that it promises, real models of both kinds, and nothing done twice."""
+
+import pytest
+
+from uacs import demo
+from uacs.cluster.runs import Run
+from uacs.data.prepared import PreparedDataset
+from uacs.errors import Refused
+from uacs.mllm import MllmSettings, load
+from uacs.records import ANSWERED
+
+SIZES = {"train": 160, "valid": 24, "test": 40}
+
+
+@pytest.fixture(scope="module")
+def made(ray_cluster, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "run"
+    return out, demo.run(out, sizes=SIZES)
+
+
+def test_it_leaves_what_later_commands_can_be_tried_on(made):
+    out, summary = made
+    names = {path.name for path in out.iterdir()}
+    assert names == {"demo.json", "corpus", "data", "ubm", "mllm", "calibration", "evaluation", "baseline"}
+    assert PreparedDataset(out / "data").rows("test") == 40
+    for run in ("calibration", "evaluation", "baseline"):
+        assert {"manifest.json", "metrics.json", "report.html", "thresholds.json"} <= {
+            p.name for p in (out / run).iterdir()
+        }
+    assert summary["metrics"]["large"]["n"] + summary["metrics"]["large"]["unanswered"] == 40
+
+
+def test_the_baseline_asks_about_everything_and_predicts_the_same(made):
+    ours, baseline = (Run.open(made[0] / name).table() for name in ("evaluation", "baseline"))
+    assert "not_asked" not in baseline["large_status"].to_pylist()
+    assert "not_asked" in ours["large_status"].to_pylist()
+    assert ours["stage"].to_pylist() == baseline["stage"].to_pylist()
+
+
+def test_the_large_model_answers_through_serve_as_when_called_directly(made):
+    out, _ = made
+    samples = list(PreparedDataset(out / "data").samples("test"))
+    model = load(str(out / "mllm"), MllmSettings(**demo.MLLM), (-3.0, 3.0))
+    direct = {s.sample_id: o for s, o in zip(samples, model.answer(samples), strict=True)}
+    rows = Run.open(out / "baseline").table().to_pylist()
+    assert any(row["large_status"] in ANSWERED for row in rows)
+    for row in rows:
+        output = direct[row["sample_id"]]
+        assert row["large_status"] == output.status
+        if output.status in ANSWERED:
+            assert row["y_large"] == pytest.approx(output.y, abs=1e-5)
+            assert row["u_large"] == pytest.approx(output.u, abs=1e-5)
+
+
+def test_a_second_call_finds_everything_done(made):
+    out, summary = made
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.suffix in (".parquet", ".safetensors", ".mp4")}
+    assert demo.run(out, sizes=SIZES) == summary
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
+    with pytest.raises(Refused, match="another seed"):
+        demo.run(made[0], seed=5, sizes=SIZES)
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(Refused, match="not empty and not a demo"):
+        demo.run(tmp_path)

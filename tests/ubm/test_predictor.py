@@ -1,0 +1,83 @@
+"""The small predictor: order kept, batches without influence, one bad sample costs itself."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from uacs.cascade.uncertainty import entropy
+from uacs.errors import BadInput
+from uacs.records import Sample
+from uacs.ubm.predictor import SmallPredictor
+
+
+@pytest.fixture(scope="module")
+def samples(dataset):
+    return list(dataset.samples("valid"))
+
+
+@pytest.fixture(scope="module")
+def outputs(ubm, samples):
+    return SmallPredictor(ubm).predict(samples)
+
+
+def scores(outputs):
+    return np.array([(o.y, o.u, *o.p) for o in outputs])
+
+
+def test_probabilities_sum_to_one_and_u_is_their_entropy(outputs):
+    for output in outputs:
+        assert sum(output.p) == pytest.approx(1)
+        assert output.u == pytest.approx(float(entropy(np.array(output.p))))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_batches_have_no_influence(ubm, samples, outputs, batch_size):
+    again = SmallPredictor(ubm, batch_size=batch_size).predict(samples)
+    assert np.allclose(scores(again), scores(outputs), atol=1e-5)
+
+
+def test_order_is_kept(ubm, samples, outputs):
+    backwards = SmallPredictor(ubm).predict(samples[::-1])
+    assert np.allclose(scores(backwards)[::-1], scores(outputs), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(audio=np.full((2, 3), np.nan, np.float32)), "audio holds NaN"),
+        (dict(audio=np.ones((2, 5), np.float32)), "audio is (2, 5), the UBM reads (steps, 3)"),
+        (dict(audio=np.ones((0, 3), np.float32)), "audio has 0 steps"),
+        (dict(text=None, audio=None), "nothing the UBM reads; give it text or audio features"),
+    ],
+)
+def test_a_bad_sample_says_why_and_costs_no_other(ubm, samples, outputs, change, said):
+    damaged = [*samples[:5], replace(samples[5], **change), *samples[6:]]
+    again = SmallPredictor(ubm).predict(damaged)
+    assert said in again[5].error and samples[5].sample_id in again[5].error
+    assert np.isnan(again[5].y)
+    kept = [i for i in range(len(samples)) if i != 5]
+    assert np.allclose(scores(again)[kept], scores(outputs)[kept], atol=1e-5)
+
+
+def test_a_modality_that_it_was_not_trained_with_is_passed_over(ubm, samples, outputs):
+    seen = [replace(s, vision=np.ones((2, 9), np.float32)) for s in samples]
+    assert np.allclose(scores(SmallPredictor(ubm).predict(seen)), scores(outputs), atol=1e-5)
+
+
+def test_nothing_in_gives_nothing_out(ubm):
+    assert SmallPredictor(ubm).predict([]) == []
+
+
+def test_words_it_never_saw_are_answered(ubm):
+    (output,) = SmallPredictor(ubm).predict([Sample("s", "完全 unknown ¿words?")])
+    assert output.error is None and np.isfinite(output.y)
+
+
+def test_a_folder_without_weights_is_named(ubm, tmp_path):
+    copy = shutil.copytree(ubm, tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match="not a whole UBM") as error:
+        SmallPredictor(copy)
+    assert str(copy) in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,78 @@
+"""Training learns, repeats itself, resumes to the same weights, and refuses to mix."""
+
+import json
+
+import pytest
+import torch
+
+from tests.conftest import write_raw
+from uacs.data.prepare import PrepareSettings, prepare
+from uacs.errors import BadInput, Refused
+from uacs.ubm.folder import load_weights
+from uacs.ubm.training import best_epoch, train
+
+
+def same(a, b):
+    first, second = load_weights(a), load_weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_it_learns_what_is_in_the_data(ubm):
+    told = json.loads((ubm / "training.json").read_text())
+    best = told["epochs"][told["best_epoch"] - 1]
+    assert best["valid_acc2"] > 0.75
+    assert best["valid_mae"] == min(e["valid_mae"] for e in told["epochs"])
+
+
+def test_the_folder_is_complete_and_nothing_else_is_left(ubm):
+    names = {path.name for path in ubm.iterdir()}
+    assert names == {"config.json", "model.safetensors", "text_encoder", "tokenizer", "training.json"}
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(dataset, encoder, fast, ubm, tmp_path):
+    train(dataset, str(encoder), fast, tmp_path / "again")
+    assert same(ubm, tmp_path / "again")
+    train(dataset, str(encoder), fast.model_copy(update={"seed": 2}), tmp_path / "other")
+    assert not same(ubm, tmp_path / "other")
+
+
+def test_a_training_cut_off_goes_on_to_the_same_weights(dataset, encoder, fast, ubm, tmp_path):
+    def cut(epoch):
+        if epoch["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, str(encoder), fast, tmp_path / "ubm", cut)
+    with pytest.raises(Refused, match="other training"):
+        train(dataset, str(encoder), fast.model_copy(update={"seed": 2}), tmp_path / "ubm")
+    seen = []
+    train(dataset, str(encoder), fast, tmp_path / "ubm", lambda epoch: seen.append(epoch["epoch"]))
+    assert seen == [3]
+    assert same(ubm, tmp_path / "ubm")
+
+
+def test_a_finished_model_is_not_written_over(dataset, encoder, fast, ubm):
+    with pytest.raises(Refused, match="a trained model lies there"):
+        train(dataset, str(encoder), fast, ubm)
+
+
+def test_it_stops_when_validation_no_longer_improves(dataset, encoder, fast, tmp_path):
+    settings = fast.model_copy(update={"patience": 2, "max_epochs": 60, "lr_text": 0.05, "lr_other": 0.05})
+    epochs = train(dataset, str(encoder), settings, tmp_path / "ubm")
+    assert len(epochs) == best_epoch(epochs) + 1 + 2
+
+
+def test_a_folder_that_is_no_encoder_is_named(dataset, fast, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no text encoder there") as error:
+        train(dataset, str(tmp_path / "empty"), fast, tmp_path / "ubm")
+    assert str(tmp_path / "empty") in str(error.value)
+
+
+def test_a_split_without_labels_is_named(encoder, fast, tmp_path):
+    labels = write_raw(tmp_path, {"train": 4, "valid": 4})
+    rows = [row.split(",") for row in labels.read_text().splitlines()]
+    labels.write_text("\n".join(",".join([*r[:3], "" if r[4] == "valid" else r[3], r[4]]) for r in rows))
+    data = prepare(labels, tmp_path / "data", PrepareSettings())
+    with pytest.raises(BadInput, match="no sample of split 'valid' has a label"):
+        train(data, str(encoder), fast, tmp_path / "ubm")

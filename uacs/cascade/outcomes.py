@@ -1,0 +1,73 @@
+"""The outcome table: built from answers, decided by thresholds, read as arrays."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+
+from uacs.cascade import routing
+from uacs.records import OUTCOME_SCHEMA, STAGES, LargeOutput, Sample, SmallOutput
+
+
+def build(
+    samples: list[Sample], small: list[SmallOutput], large: list[LargeOutput], verify: list[LargeOutput]
+) -> pa.Table:
+    """One row a sample from all that was answered, in order; nothing is decided yet."""
+    rows = []
+    for sample, s, l, v in zip(samples, small, large, verify, strict=True):
+        rows.append(
+            {
+                "sample_id": sample.sample_id,
+                "label": sample.label,
+                "y_small": _or_null(s.y),
+                "u_small": _or_null(s.u),
+                "p_small": None if s.error else list(s.p),
+                "y_large": _or_null(l.y),
+                "u_large": _or_null(l.u),
+                "large_status": l.status,
+                "y_verify": _or_null(v.y),
+                "u_verify": _or_null(v.u),
+                "verify_status": v.status,
+                "signals": list({**s.signals, **l.signals}.items()),
+                "stage": None,
+                "answer_from": None,
+                "prediction": None,
+                "seconds_small": None if s.error else s.seconds,
+                "seconds_large": _or_null(l.seconds),
+                "seconds_verify": _or_null(v.seconds),
+                "status": "error" if s.error else "ok",
+                "error": s.error or l.error or v.error,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
+
+
+def with_decision(table: pa.Table, tau_small: float, tau_large: float) -> pa.Table:
+    """The table with stage, answer_from, prediction and status as these thresholds make them."""
+    answers = {name: column(table, name) for name in ("y_small", "u_small", "y_large", "u_large", "y_verify")}
+    decision = routing.decide(**answers, tau_small=tau_small, tau_large=tau_large)
+    status = np.select([decision.stage == routing.FAILED, decision.degraded], ["error", "degraded"], "ok")
+    columns = {
+        "stage": [name_of(code) for code in decision.stage],
+        "answer_from": [name_of(code) for code in decision.answer_from],
+        "prediction": [_or_null(value) for value in decision.prediction.tolist()],
+        "status": status.tolist(),
+    }
+    for name, values in columns.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return table
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """A nullable number column as a float array (N,), null as NaN."""
+    return np.array(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), float)
+
+
+def name_of(code: int) -> str | None:
+    """The stage's name at a position in `STAGES`; None for a sample that nobody settled."""
+    return STAGES[code] if code >= 0 else None
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,76 @@
+"""metrics.json: what an outcome table says about the cascade and about each model alone."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+from uacs import metrics
+from uacs.cascade import baselines
+from uacs.cascade.outcomes import column
+from uacs.cascade.thresholds import Thresholds
+from uacs.records import STAGES
+
+
+def summarise(table: pa.Table, dataset: str, thresholds: Thresholds, wall: float) -> dict:
+    """The content of metrics.json; `wall` is the run's seconds from the first sample to the last.
+
+    Each system is scored over the labelled samples that it answered. The cascade's `errors` are rows
+    without a prediction; they are counted, never averaged in. Where the large model answered every
+    sample, `compared` holds the cascade against its rivals (`cascade/baselines.py`).
+    """
+    stages, sources = Counter(table["stage"].to_pylist()), Counter(table["answer_from"].to_pylist())
+    statuses = Counter(table["status"].to_pylist())
+    systems = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
+    scores = {name: _scores(table, answer, dataset) for name, answer in systems.items()}
+    scores["large"]["unanswered"] = table.num_rows - int(np.isfinite(column(table, "y_large")).sum())
+    compared = baselines.compare(table, dataset, thresholds.tau_large)
+    return {
+        "dataset": dataset,
+        "n": table.num_rows,
+        "errors": statuses["error"],
+        "degraded": statuses["degraded"],
+        "thresholds": {"tau_small": thresholds.tau_small, "tau_large": thresholds.tau_large},
+        "stages": {name: stages[name] for name in STAGES},
+        "answer_from": {name: sources[name] for name in STAGES},
+        "metrics": scores,
+        "seconds": {"wall": wall} | {s: float(np.nansum(column(table, f"seconds_{s}"))) for s in TIMED},
+        "near_thresholds": _near(table, thresholds),
+        "cost": {name: None if v != v else v for name, v in _cost(table).items()},
+    } | ({"compared": compared} if compared else {})
+
+
+TIMED = ("small", "large", "verify")
+TOLERANCE = 1e-5  # how far scores may move with batch sizes, pools and orders
+
+
+def _near(table: pa.Table, thresholds: Thresholds) -> list[str]:
+    """Samples so close to a threshold that another batch size might route them otherwise."""
+    gaps = [np.abs(column(table, "u_small") - thresholds.tau_small)]
+    gaps.append(np.abs(column(table, "u_large") - thresholds.tau_large))
+    return [table["sample_id"][i].as_py() for i in np.flatnonzero(np.fmin(*gaps) <= TOLERANCE)]
+
+
+def _cost(table: pa.Table) -> dict[str, float]:
+    """Model seconds that each system needs for these samples, from the seconds measured here.
+
+    `large` is the large model about every sample, at its mean over the samples that it was asked about;
+    `uacs` counts what Algorithm 1 asks for, whatever else the run asked.
+    """
+    small, large, verify = (column(table, f"seconds_{s}") for s in TIMED)
+    stage = np.array(table["stage"].to_pylist(), object)
+    asked, twice = np.isin(stage, ["large", "average", "verify"]), stage == "verify"
+    timed = np.isfinite(large)
+    return {
+        "small": float(np.nansum(small)),
+        "large": float(large[timed].mean() * table.num_rows) if timed.any() else float("nan"),
+        "uacs": float(np.nansum(small) + np.nansum(large[asked]) + np.nansum(verify[twice])),
+    }
+
+
+def _scores(table: pa.Table, answer: str, dataset: str) -> dict[str, float | None]:
+    prediction, label = column(table, answer), column(table, "label")
+    known = np.isfinite(prediction) & np.isfinite(label)
+    if not known.any():
+        return {"n": 0}
+    return {k: (None if v != v else v) for k, v in metrics.score(prediction[known], label[known], dataset).items()}

@@ -1,0 +1,112 @@
+"""Where the doubt begins: thresholds from the validation split (Eq. 18-19), and their file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from uacs.cascade.uncertainty import polarity
+from uacs.errors import BadInput
+from uacs.records import Polarity
+
+
+class Fit(BaseModel):
+    """One model's part of Eq. 18-19: mean, spread and count of u where it was right and wrong."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    lambda_: float = Field(alias="lambda", ge=0, le=1)
+    beta: FiniteFloat
+    mu_same: float | None = None
+    mu_opposite: float | None = None
+    sd_same: float | None = None
+    sd_opposite: float | None = None
+    n_same: int
+    n_opposite: int
+
+
+class Thresholds(BaseModel):
+    """thresholds.json. Only the two taus are required; what else is there is held against the models."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = Field(1, ge=1, le=1)
+    tau_small: FiniteFloat
+    tau_large: FiniteFloat
+    rule: str = "given"
+    small: Fit | None = None
+    large: Fit | None = None
+    estimator: str | None = None
+    readout: str | None = None
+    ubm: str | None = None
+    mllm: str | None = None
+    dataset: str | None = None
+    split: str | None = None
+    fingerprint: str | None = None
+    warnings: list[str] = []
+
+    def save(self, path: Path) -> None:
+        """Write thresholds.json."""
+        path.write_text(self.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Thresholds":
+        """Read thresholds.json; raises `BadInput` that names the file and the field."""
+        try:
+            return cls.model_validate(json.loads(Path(path).read_text()))
+        except OSError as error:
+            raise BadInput(f"{path}: no thresholds there ({error.strerror}); make some with `uacs calibrate`") from None
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}: not JSON ({error}); expected the thresholds.json of `uacs calibrate`") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "the file"
+            raise BadInput(f"{path}: {field}: {first['msg']}; see `uacs calibrate --help`") from None
+
+
+def same_and_opposite(prediction: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eq. 18's groups as masks (N,): both positive or both negative; of different polarity.
+
+    Two neutrals are in neither, as the paper's "(both positive or both negative)" has it.
+    """
+    p, y = polarity(prediction), polarity(label)
+    return (p == y) & (y != Polarity.NEUTRAL), p != y
+
+
+def fit(
+    u: np.ndarray, prediction: np.ndarray, label: np.ndarray, lambda_: float = 0.5, beta: float = 0.0
+) -> tuple[float, Fit, list[str]]:
+    """One model's threshold by Eq. 19, what it was made of, and what is doubtful about it.
+
+    u, prediction and label are (N,) over every validation sample that the model answered. Where one
+    of the groups is empty Eq. 19 is undefined; then the paper's first rule holds: the mean of all u,
+    plus beta. λ = 0 is the mean uncertainty of right answers, 1 that of wrong ones.
+    """
+    if not len(u):
+        raise BadInput("no validation sample was answered, so there is nothing to set a threshold by")
+    same, opposite = same_and_opposite(prediction, label)
+    warnings = []
+    if same.any() and opposite.any():
+        tau = (1 - lambda_) * u[same].mean() + lambda_ * u[opposite].mean() + beta
+        if u[same].mean() >= u[opposite].mean():
+            warnings.append("right answers are no surer than wrong ones: λ does not order the thresholds here")
+    else:
+        empty = "right" if not same.any() else "wrong"
+        warnings.append(f"no {empty} answer among {len(u)}: the threshold is the mean of all uncertainties plus β")
+        tau = u.mean() + beta
+    made_of = Fit(
+        lambda_=lambda_,
+        beta=beta,
+        mu_same=_or_none(u[same], np.mean),
+        mu_opposite=_or_none(u[opposite], np.mean),
+        sd_same=_or_none(u[same], np.std),
+        sd_opposite=_or_none(u[opposite], np.std),
+        n_same=int(same.sum()),
+        n_opposite=int(opposite.sum()),
+    )
+    return float(tau), made_of, warnings
+
+
+def _or_none(values: np.ndarray, statistic) -> float | None:
+    return float(statistic(values)) if len(values) else None

@@ -1,0 +1,216 @@
+"""The command `uacs`. Each command parses, calls what does the work, prints, and exits with 0, 1 or 2."""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from uacs.errors import UacsError, WrongUse
+
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+FOLDER = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """Run a command; whatever goes wrong is one line on stderr, unless --debug asks for the traceback."""
+    try:
+        words = [word for word in sys.argv[1:] if word != "--debug"]
+        sys.exit(commands.main(words, prog_name="uacs", standalone_mode=False) or 0)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code, text = INTERRUPTED, "interrupted; the same command again takes it up where it stopped"
+    except click.ClickException as error:
+        code, text = WRONG, f"{error.format_message()} (see --help)"
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        code, text = _told(error)
+    named = [word for word in sys.argv[1:3] if word.isalpha()]
+    print(f"{' '.join(['uacs', *named])}: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Exit code and line for an error, looking through what Ray wraps around one of ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UacsError):
+            return cause.exit_code, str(cause)
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    if ours := re.findall(r"^uacs\.errors\.\w+: (.+)$", str(error), re.MULTILINE):
+        return FAILED, ours[-1]  # from a Ray actor that could not be built, of which only the text is left
+    first = str(error).strip().splitlines()[:1]
+    return FAILED, f"{type(error).__name__}: {' '.join(first)}; the same with --debug shows where"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="uacs")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere on the line.")
+def commands() -> None:
+    """How positive or negative is this person? A small model answers every clip, a large one those it doubts.
+
+    \b
+    Start here:   uacs demo
+    Your data:    uacs prepare, uacs train ubm, uacs calibrate, uacs evaluate
+    """
+
+
+def _run_options(function):
+    """What calibrate and evaluate share."""
+    for option in (
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, as resources.pool=4."
+        ),
+        click.option("--config", type=FOLDER, help="Settings of the run as YAML; --set goes over it."),
+        click.option("--out", type=FOLDER, required=True, help="Run directory; a run begun there goes on."),
+        click.option("--mllm", required=True, metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet."),
+        click.option("--ubm", type=FOLDER, required=True, help="A trained UBM."),
+    ):
+        function = option(function)
+    return function
+
+
+@commands.command(epilog="Example: uacs demo --out runs/demo")
+@click.option("--out", type=FOLDER, default=Path("runs/demo"), show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of the corpus and of both models.")
+def demo(out: Path, seed: int) -> None:
+    """The whole story on a corpus that it generates: two models, their cascade, accuracy and run time."""
+    from uacs.demo import run
+
+    run(out, seed)
+
+
+@commands.command(epilog="Example: uacs prepare MOSI/label.csv data/mosi --dataset mosi --audio opensmile.npz")
+@click.argument("source", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--dataset", default="mosi", show_default=True, help="mosi, mosei, sims, or a name of your own.")
+@click.option("--clips", type=FOLDER, help="Folder of VIDEO_ID/CLIP_ID.mp4; default: Raw beside label.csv.")
+@click.option("--audio", type=FOLDER, help=".npz with ids and audio; default: computed from the clips.")
+@click.option("--vision", type=FOLDER, help=".npz with ids and vision; default: computed from the clips.")
+@click.option("--processes", default=2, show_default=True, help="Processes that decode clips.")
+def prepare(source: Path, out: Path, **settings) -> None:
+    """Check SOURCE (a label.csv or its folder), join or compute features, and write OUT, a prepared dataset."""
+    from uacs.console import counter
+    from uacs.data.prepare import PrepareSettings
+    from uacs.data.prepare import prepare as write
+
+    with counter("preparing") as progress:
+        dataset = write(source, out, PrepareSettings(**settings), progress)
+    splits = {name.rpartition("-")[0] for name in dataset.info.parts}
+    print(f"{out}: " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
+    _notes(dataset.info.notes)
+
+
+@commands.group()
+def train() -> None:
+    """Train a model."""
+
+
+@train.command(epilog="Example: uacs train ubm data/mosi --preset mosi --out models/ubm --set seed=1112")
+@click.argument("data", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the UBM; a training cut off there goes on.")
+@click.option("--preset", default="mosi", show_default=True, help="Table I's column: mosi, mosei or sims.")
+@click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One training setting, as seed=1112.")
+def ubm(data: Path, out: Path, preset: str, text_encoder: str | None, overrides: tuple[str, ...]) -> None:
+    """Train the small model on DATA's split train, stopped by split valid."""
+    from uacs.console import counter, print_epoch
+    from uacs.data.prepare import open_dataset
+    from uacs.ubm.folder import DEFAULT_ENCODERS
+    from uacs.ubm.settings import training_settings
+    from uacs.ubm.training import best_epoch
+    from uacs.ubm.training import train as train_ubm
+
+    settings = training_settings(preset, list(overrides))
+    with counter("preparing") as progress:
+        dataset = open_dataset(data, out / "data", progress)
+    encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
+    epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
+    best = epochs[best_epoch(epochs)]
+    print(f"{out}: epoch {best['epoch']:.0f} is kept, valid Acc2 {best['valid_acc2']:.1%}, MAE {best['valid_mae']:.3f}")
+
+
+@commands.command(
+    epilog="Example: uacs calibrate data/mosi --ubm models/ubm --mllm recorded:large.parquet --out runs/cal"
+)
+@click.argument("data", type=FOLDER)
+@_run_options
+@click.option("--split", default="valid", show_default=True)
+@click.option("--lambda", "lambda_", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Eq. 19's λ.")
+@click.option("--beta", default=0.0, show_default=True, help="Eq. 19's β, in nats.")
+def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> None:
+    """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
+    from uacs.cluster import evaluation
+    from uacs.config import evaluation_settings
+    from uacs.console import cascade
+
+    settings = evaluation_settings(config, overrides)
+    models = _models(data, split, ubm, mllm, out)
+    with cascade("calibrating") as progress:
+        thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
+    print(f"{out / 'thresholds.json'}: tau_small {thresholds.tau_small:.4f}, tau_large {thresholds.tau_large:.4f}")
+    _notes(thresholds.warnings)
+
+
+@commands.command(
+    epilog="Example: uacs evaluate data/mosi --ubm models/ubm --mllm recorded:large.parquet --out runs/test"
+)
+@click.argument("data", type=FOLDER)
+@_run_options
+@click.option("--thresholds", type=FOLDER, help="thresholds.json; default: calibrate on split valid first.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--all-stages", is_flag=True, help="Ask the large model about every sample, to compare and replay.")
+@click.option(
+    "--lambda", "lambda_", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="If it calibrates."
+)
+@click.option("--beta", default=0.0, show_default=True, help="If it calibrates.")
+def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_stages, lambda_, beta) -> None:
+    """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
+    from uacs.cascade.thresholds import Thresholds
+    from uacs.cluster import evaluation
+    from uacs.cluster.resources import ray_session
+    from uacs.config import evaluation_settings
+    from uacs.console import cascade
+    from uacs.report.page import metrics_text
+
+    settings = evaluation_settings(config, overrides)
+    given = Thresholds.load(thresholds) if thresholds else None
+    models = _models(data, split, ubm, mllm, out)
+    with ray_session():
+        if given is None:
+            valid = evaluation.Models(models.dataset, "valid", ubm, mllm)
+            with cascade("calibrating") as progress:
+                given = evaluation.calibrate(valid, out / "calibration", settings, lambda_, beta, progress)
+            _notes(given.warnings)
+        with cascade("evaluating") as progress:
+            summary = evaluation.evaluate(models, given, out, settings, all_stages, progress)
+    print(metrics_text(summary) + f"\n\nreport: {out / 'report.html'}")
+    sys.exit(FAILED if summary["errors"] else 0)
+
+
+@commands.command(epilog="Example: uacs report runs/test")
+@click.argument("run", type=FOLDER)
+def report(run: Path) -> None:
+    """Write RUN's report.html anew and print its metrics."""
+    from uacs.cluster.evaluation import rewrite_report
+    from uacs.report.page import metrics_text
+
+    print(metrics_text(rewrite_report(run)) + f"\n\nreport: {run / 'report.html'}")
+
+
+def _models(data: Path, split: str, ubm: Path, mllm: str, out: Path):
+    from uacs.cluster.evaluation import Models
+    from uacs.console import counter
+    from uacs.data.prepare import open_dataset
+
+    if out.exists() and not out.is_dir():
+        raise WrongUse(f"--out {out}: a file lies there; name a folder")
+    with counter("preparing") as progress:
+        return Models(open_dataset(data, out / "data", progress), split, ubm, mllm)
+
+
+def _notes(notes: list[str], most: int = 5) -> None:
+    for note in notes[:most]:
+        print(f"note: {note}", file=sys.stderr)
+    if len(notes) > most:
+        print(f"note: and {len(notes) - most} more of that kind", file=sys.stderr)

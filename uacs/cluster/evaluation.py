@@ -1,0 +1,214 @@
+"""Calibrate and evaluate: a dataset's split through the cascade on Ray, into a run directory.
+
+Both go the same way: check that data and models belong together, open the run, stream what is missing,
+and sum up. Calibration asks everyone about everything and then sets the thresholds; evaluation routes
+by thresholds that it is given.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray import serve
+
+from uacs import fingerprints, mllm
+from uacs.cascade import thresholds as eq19
+from uacs.cascade.outcomes import column, with_decision
+from uacs.cascade.summary import summarise
+from uacs.cascade.thresholds import Thresholds
+from uacs.cluster.pipeline import Ask, PartDone, stream
+from uacs.cluster.resources import preflight, ray_session, start_serve
+from uacs.cluster.runs import Run, write_outcome, write_whole
+from uacs.cluster.serving.large import deploy
+from uacs.config import EvaluationSettings
+from uacs.data.prepared import PreparedDataset
+from uacs.errors import BadInput, Refused
+from uacs.report.page import write_report
+from uacs.ubm.settings import UbmConfig, load_config
+
+Progress = Callable[[PartDone | int], None]
+"""Told how many samples there are, done ones included, then of each part as it is written."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two models of a run, and the split they answer."""
+
+    dataset: PreparedDataset
+    split: str
+    ubm: Path
+    mllm: str
+
+
+def evaluate(
+    models: Models,
+    thresholds: Thresholds,
+    out: Path,
+    settings: EvaluationSettings,
+    all_stages: bool = False,
+    progress: Progress | None = None,
+) -> dict:
+    """Run the cascade over a split; returns the content of metrics.json.
+
+    With `all_stages` the large model answers every sample, and looks twice wherever the models conflict,
+    so that the run can be compared and replayed; the cascade's own predictions are the same.
+    """
+    identity = _identity(models, settings) | {
+        "command": "evaluate",
+        "asked": "everyone" if all_stages else "unsure",
+        "tau_small": thresholds.tau_small,
+        "tau_large": thresholds.tau_large,
+    }
+    _refuse_other_models(thresholds, identity)
+    ask = Ask(thresholds.tau_small, thresholds.tau_large, all_stages, "conflict" if all_stages else "due")
+    run = Run.begin(out, identity, settings.model_dump())
+    wall = _answer(run, models, ask, settings, progress)
+    return _finish(run, models, thresholds, wall)
+
+
+def calibrate(
+    models: Models,
+    out: Path,
+    settings: EvaluationSettings,
+    lambda_: float = 0.5,
+    beta: float = 0.0,
+    progress: Progress | None = None,
+) -> Thresholds:
+    """Ask both models about all of a split, set both thresholds by Eq. 19, and leave thresholds.json in `out`."""
+    identity = _identity(models, settings) | {"command": "calibrate", "asked": "everyone"}
+    run = Run.begin(out, identity, settings.model_dump())
+    nan = float("nan")
+    wall = _answer(run, models, Ask(nan, nan, True, "conflict"), settings, progress)
+
+    thresholds = _thresholds(run, models, lambda_, beta)
+    for part in models.dataset.parts(models.split):
+        path = run.outcome(part)
+        write_outcome(path, with_decision(pq.read_table(path), thresholds.tau_small, thresholds.tau_large))
+    _finish(run, models, thresholds, wall)
+    return thresholds
+
+
+def rewrite_report(folder: Path) -> dict:
+    """Write the report of a finished run anew, from its own files; returns the content of metrics.json."""
+    run = Run.open(folder)
+    summary = run.metrics()
+    write_report(folder, run.manifest, summary, run.table(), Thresholds.load(folder / "thresholds.json"))
+    return summary
+
+
+def _identity(models: Models, settings: EvaluationSettings) -> dict:
+    """What a run's outcomes depend on; raises unless data and models belong together."""
+    config, info = load_config(models.ubm), models.dataset.info
+    _refuse_other_data(config, models)
+    return {
+        "dataset": info.name,
+        "split": models.split,
+        "data": models.dataset.checksum(models.split)[:16],
+        "ubm": fingerprints.of_folder(models.ubm),
+        "estimator": config.estimator,
+        **mllm.identity(models.mllm, settings.mllm, info.language),
+    }
+
+
+def _refuse_other_data(config: UbmConfig, models: Models) -> None:
+    info, data = models.dataset.info, models.dataset.folder
+    if config.score_range != info.score_range:
+        raise Refused(f"{data}: scores in {info.score_range}, the UBM {models.ubm} answers in {config.score_range}")
+    for modality, trained in config.features.items():
+        here = info.features.get(modality)
+        if here and here != trained:
+            raise Refused(
+                f"{data}: {modality} features of '{here.extractor}' ({here.size}), the UBM {models.ubm} was trained "
+                f"on '{trained.extractor}' ({trained.size}); prepare the data with the same, or train a UBM on these"
+            )
+
+
+def _refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
+    for what in ("estimator", "readout", "ubm", "mllm"):
+        made, now = getattr(thresholds, what), identity[what]
+        recorded = what == "mllm" and made and made.startswith(mllm.RECORDED) and now.startswith(mllm.RECORDED)
+        if made and made != now and not recorded:  # recorded answers of another split are another file
+            raise Refused(f"the thresholds were made with {what} {made}, this run has {now}; calibrate again")
+
+
+def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, progress: Progress | None) -> float:
+    """Stream the parts that are missing; returns the wall seconds so far, models loaded and waiting."""
+    parts = models.dataset.parts(models.split)
+    missing = run.missing(parts)
+    if progress:
+        progress(models.dataset.rows(models.split))
+        for name in sorted(set(parts) - set(missing)):
+            progress(PartDone.read(name, run.outcome(name)))
+    if not missing:
+        return run.wall()
+    mllm.check(models.mllm)
+    with ray_session() as ours:
+        preflight(settings.resources, ray.cluster_resources())
+        start_serve()
+        app, info = f"uacs-{run.run_id}", models.dataset.info
+        try:
+            deploy(app, models.mllm, settings.mllm, info.score_range, info.language, settings.resources)
+            started = time.perf_counter()
+            done = stream(
+                missing,
+                models.dataset.folder.absolute(),
+                models.ubm.absolute(),
+                run.folder.absolute() / "outcomes",
+                app,
+                ask,
+                settings.resources,
+                settings.batch_size,
+                settings.chunk_size,
+                settings.threads,
+            )
+            for part in done:
+                if progress:
+                    progress(part)
+            return run.add_session(started, len(missing))
+        finally:
+            if not ours:
+                serve.delete(app)
+
+
+def _thresholds(run: Run, models: Models, lambda_: float, beta: float) -> Thresholds:
+    table = run.table()
+    label = column(table, "label")
+    if not np.isfinite(label).any():
+        raise BadInput(f"{models.dataset.folder}: split '{models.split}' has no labels to set thresholds by")
+    taus, fits, warnings = {}, {}, []
+    for model in ("small", "large"):
+        u, y = column(table, f"u_{model}"), column(table, f"y_{model}")
+        known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)
+        taus[model], fits[model], said = eq19.fit(u[known], y[known], label[known], lambda_, beta)
+        warnings += [f"{model} model: {text}" for text in said]
+    identity = run.manifest["identity"]
+    return Thresholds(
+        tau_small=taus["small"],
+        tau_large=taus["large"],
+        rule="means",
+        small=fits["small"],
+        large=fits["large"],
+        estimator=identity["estimator"],
+        readout=identity["readout"],
+        ubm=identity["ubm"],
+        mllm=identity["mllm"],
+        dataset=identity["dataset"],
+        split=identity["split"],
+        fingerprint=fingerprints.of_settings(identity),
+        warnings=warnings,
+    )
+
+
+def _finish(run: Run, models: Models, thresholds: Thresholds, wall: float) -> dict:
+    table: pa.Table = run.table()
+    thresholds.save(run.folder / "thresholds.json")
+    summary = summarise(table, models.dataset.info.name, thresholds, wall)
+    write_whole(run.folder / "metrics.json", json.dumps(summary, indent=2))
+    write_report(run.folder, run.manifest, summary, table, thresholds)
+    return summary

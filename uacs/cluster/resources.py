@@ -1,0 +1,119 @@
+"""A Ray to run on, and whether the plan fits it.
+
+Logical CPUs are bookkeeping: how many threads a model uses is its own setting. They matter because
+Ray waits without a word for CPUs that never come free, so a plan that cannot start is refused first.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.data import DataContext
+from ray.serve.schema import LoggingConfig
+
+from uacs.errors import Refused
+
+LOCAL_CPUS = 8
+LONGEST_SCRATCH = 28  # characters: Ray puts sockets below it, whose paths end at 107
+
+
+class Resources(BaseModel):
+    """How many actors hold each model, and what of a machine each of them reserves."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pool: int = Field(2, ge=1, description="actors that hold the UBM")
+    pool_gpus: float = Field(0, ge=0, description="GPU share of each of them")
+    replicas: int = Field(1, ge=1, description="replicas that hold the large model")
+    replica_gpus: float = Field(0, ge=0, description="GPU share of each replica")
+    parts_in_flight: int = Field(2, ge=1, description="parts whose unsure samples wait for the large model at once")
+    actor_cpus: float = Field(0.5, gt=0, description="logical CPUs that any of these reserves")
+
+
+def preflight(plan: Resources, total: dict[str, float]) -> None:
+    """Refuse a plan that would hang for want of CPUs or GPUs, saying what to change.
+
+    One CPU must stay free, since Ray Data's own tasks ask for a whole one.
+    """
+    actors = plan.pool + plan.replicas + plan.parts_in_flight
+    cpus, gpus = actors * plan.actor_cpus + 1, plan.pool * plan.pool_gpus + plan.replicas * plan.replica_gpus
+    have_cpus, have_gpus = total.get("CPU", 0), total.get("GPU", 0)
+    if cpus > have_cpus:
+        raise Refused(
+            f"the plan needs {cpus:g} logical CPUs ({actors} actors of {plan.actor_cpus:g}, and 1 for Ray Data), this "
+            f"Ray has {have_cpus:g}; lower resources.pool, resources.replicas or resources.actor_cpus, or add nodes"
+        )
+    if gpus > have_gpus:
+        raise Refused(
+            f"the plan needs {gpus:g} GPUs ({plan.pool} x {plan.pool_gpus:g} for the UBM, {plan.replicas} x "
+            f"{plan.replica_gpus:g} for the large model), this Ray has {have_gpus:g}; lower replicas or shares"
+        )
+
+
+@contextmanager
+def ray_session() -> Iterator[bool]:
+    """Join the Ray that RAY_ADDRESS names or this process has, else start one on 127.0.0.1 for the while.
+
+    Yields whether the Ray is ours; if so it is gone afterwards, with its files.
+    """
+    _quiet()
+    if ray.is_initialized() or "RAY_ADDRESS" in os.environ:
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, logging_level="ERROR")
+        yield False
+        return
+    scratch = tempfile.mkdtemp(prefix="uacs-", dir=None if len(tempfile.gettempdir()) <= LONGEST_SCRATCH else "/tmp")
+    try:
+        with _stderr_kept_back():
+            ray.init(
+                num_cpus=LOCAL_CPUS,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=scratch,
+            )
+        yield True
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def start_serve() -> None:
+    """Serve without a proxy: an evaluation speaks to it by handles alone. One that runs is joined."""
+    serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False))
+
+
+@contextmanager
+def _stderr_kept_back() -> Iterator[None]:
+    """Ray's core announces its log level past Python's streams; it is heard only if something fails."""
+    sys.stderr.flush()
+    kept, real = tempfile.TemporaryFile(), os.dup(2)
+    os.dup2(kept.fileno(), 2)
+    try:
+        yield
+    except BaseException:
+        kept.seek(0)
+        os.write(real, kept.read())
+        raise
+    finally:
+        os.dup2(real, 2)
+        os.close(real)
+        kept.close()
+
+
+def _quiet() -> None:
+    """Ray's reports make way for ours. What goes wrong comes back as an exception, and need not be logged as well."""
+    for name in ("ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = None  # a block is a part: Ray must not cut it

@@ -1,0 +1,127 @@
+"""A run's directory: manifest, outcome parts, and who may go on with it.
+
+manifest.json          identity (what the outcomes depend on), settings, versions, sessions
+outcomes/PART.parquet  one file a data part; its name is the proof that the part is done
+metrics.json, report.html
+"""
+
+import json
+import os
+import platform
+import time
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uacs.errors import BadInput, Refused
+from uacs.records import OUTCOME_SCHEMA
+
+
+class Run:
+    """A run directory, opened for writing or reading."""
+
+    def __init__(self, folder: Path, manifest: dict):
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def begin(cls, folder: Path, identity: dict, settings: dict) -> "Run":
+        """A new run, or the one that lies there if its identity is this one; else `Refused`, with the difference."""
+        path = folder / "manifest.json"
+        if not path.exists():
+            if folder.exists() and any(folder.iterdir()) and not _only_scratch(folder):
+                raise Refused(f"{folder}: not empty and not a run; name a new --out")
+            versions = {name: version(name) for name in ("uacs", "ray", "torch", "transformers", "numpy")}
+            manifest = {
+                "format": 1,
+                "run_id": uuid.uuid4().hex[:12],
+                "identity": identity,
+                "settings": settings,
+                "versions": versions | {"python": platform.python_version()},
+                "sessions": [],
+            }
+            (folder / "outcomes").mkdir(parents=True, exist_ok=True)
+            run = cls(folder, manifest)
+            run._save()
+            return run
+        run = cls.open(folder)
+        _refuse_other(folder, run.manifest["identity"], identity)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run that lies there; raises `BadInput` if none does."""
+        try:
+            return cls(folder, json.loads((folder / "manifest.json").read_text()))
+        except (OSError, json.JSONDecodeError):
+            raise BadInput(f"{folder}: no manifest.json there, so no run; make one with `uacs evaluate`") from None
+
+    @property
+    def run_id(self) -> str:
+        """The id that the run's Serve application carries."""
+        return self.manifest["run_id"]
+
+    def outcome(self, part: str) -> Path:
+        """Where the outcomes of a data part belong."""
+        return self.folder / "outcomes" / part
+
+    def missing(self, parts: list[str]) -> list[str]:
+        """The parts that are not done yet, in order."""
+        return [part for part in parts if not self.outcome(part).exists()]
+
+    def table(self) -> pa.Table:
+        """All outcomes so far, sorted by sample id."""
+        files = sorted((self.folder / "outcomes").glob("*.parquet"))
+        if not files:
+            raise BadInput(f"{self.folder}: no outcomes yet; run the command that began it again")
+        return pa.concat_tables(pq.read_table(f, schema=OUTCOME_SCHEMA) for f in files).sort_by("sample_id")
+
+    def metrics(self) -> dict:
+        """metrics.json; raises `BadInput` if the run is not finished."""
+        try:
+            return json.loads((self.folder / "metrics.json").read_text())
+        except OSError:
+            raise BadInput(
+                f"{self.folder}: no metrics.json: the run is not finished; start it again to go on"
+            ) from None
+
+    def add_session(self, started: float, parts: int) -> float:
+        """Note a session that began at `started` (perf_counter) and did `parts` parts; returns `wall()`."""
+        seconds = time.perf_counter() - started
+        self.manifest["sessions"].append({"seconds": seconds, "parts": parts})
+        self._save()
+        return self.wall()
+
+    def wall(self) -> float:
+        """Wall seconds of all sessions that ended by themselves."""
+        return sum(session["seconds"] for session in self.manifest["sessions"])
+
+    def _save(self) -> None:
+        write_whole(self.folder / "manifest.json", json.dumps(self.manifest, indent=2))
+
+
+def write_outcome(path: Path, table: pa.Table) -> None:
+    """Write an outcome part aside and rename it: a reader sees the whole part or none."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(table, aside, compression="zstd")
+    os.replace(aside, path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text + "\n")
+    os.replace(aside, path)
+
+
+def _only_scratch(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {"data", "calibration"}
+
+
+def _refuse_other(folder: Path, made: dict, now: dict) -> None:
+    for key in sorted(made.keys() | now.keys()):
+        if made.get(key) != now.get(key):
+            was, is_now = made.get(key), now.get(key)
+            raise Refused(f"{folder}: the run there was made with {key} {was}, now {is_now}; name a new --out")

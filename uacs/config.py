@@ -1,0 +1,60 @@
+"""What a user's YAML or `--set` may say of a run: the rooms' settings in one, checked once, at the door."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from uacs.cluster.resources import Resources
+from uacs.errors import BadInput, WrongUse
+from uacs.mllm import MllmSettings
+
+
+class EvaluationSettings(BaseModel):
+    """How a run is carried out. Only what `mllm.identity` names moves an answer by more than 1e-5."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    resources: Resources = Resources()
+    mllm: MllmSettings = MllmSettings()
+    batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
+    chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
+    threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
+
+
+def evaluation_settings(file: Path | None = None, overrides: tuple[str, ...] = ()) -> EvaluationSettings:
+    """A YAML file's settings with `dotted.key=value` overrides; raises naming the key and the mend.
+
+    >>> evaluation_settings(overrides=("resources.pool=4",)).resources.pool
+    4
+    """
+    values = _read(file) if file else {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise WrongUse(f"--set {override}: expected key=value, as resources.pool=4")
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise WrongUse(f"--set {override}: {section} is a value, not a section")
+        place[name] = yaml.safe_load(value)
+    try:
+        return EvaluationSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise WrongUse(f"{file or '--set'}: {key}: {first['msg']}") from None
+
+
+def _read(file: Path) -> dict:
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file}: not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise BadInput(f"{file}: expected keys and values, as `batch_size: 64`")
+    return values

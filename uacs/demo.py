@@ -1,0 +1,142 @@
+"""The whole story, from nothing: a corpus, two models trained on it, their cascade, and what it saves.
+
+    corpus/       clips, transcripts and label.csv, generated
+    data/         the same, prepared
+    ubm/  mllm/   the small model, and a tiny Qwen2.5-Omni trained from scratch
+    calibration/  evaluation/  baseline/      runs: thresholds, the cascade, the large model on every sample
+
+A step whose result is there is not done again, so an interrupted demo goes on where it stopped.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from uacs.cluster import evaluation
+from uacs.cluster.evaluation import Models
+from uacs.cluster.resources import ray_session
+from uacs.config import EvaluationSettings
+from uacs.console import cascade, counter, print_epoch
+from uacs.data import corpus
+from uacs.data.prepare import PrepareSettings, prepare
+from uacs.data.prepared import PreparedDataset
+from uacs.errors import Refused
+from uacs.mllm import prompts, tiny_omni
+from uacs.mllm import training as mllm_training
+from uacs.report.page import metrics_text
+from uacs.ubm import tiny_bert
+from uacs.ubm import training as ubm_training
+from uacs.ubm.settings import TrainingSettings
+
+UBM = dict(
+    lr_text=5e-4,
+    lr_audio=1e-3,
+    lr_vision=1e-3,
+    lr_other=1e-3,
+    decay_text=0.0,
+    decay_audio=0.0,
+    decay_vision=0.0,
+    decay_other=0.0,
+    batch_size=32,
+    accumulate=1,
+    patience=4,
+    max_epochs=16,
+)
+"""For a small encoder from scratch; Table I's rates are for a pretrained one."""
+
+MLLM = dict(frames=2, batch_size=32)
+
+
+def run(out: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> dict:
+    """Do all of it under `out` and print what came of it; returns the baseline's metrics.json."""
+    started = time.perf_counter()
+    _begin(out, seed, sizes or corpus.DEFAULT_SIZES)
+    dataset = _data(out, seed, sizes or corpus.DEFAULT_SIZES)
+    _small(out, dataset, seed)
+    _large(out, dataset, seed)
+    settings = EvaluationSettings(mllm=MLLM)
+    models = {split: Models(dataset, split, out / "ubm", str(out / "mllm")) for split in ("valid", "test")}
+    with ray_session():
+        with cascade("calibrate") as progress:
+            thresholds = evaluation.calibrate(models["valid"], out / "calibration", settings, progress=progress)
+        with cascade("evaluate: the cascade") as progress:
+            ours = evaluation.evaluate(models["test"], thresholds, out / "evaluation", settings, progress=progress)
+        with cascade("evaluate: the large model on every sample") as progress:
+            baseline = evaluation.evaluate(
+                models["test"], thresholds, out / "baseline", settings, all_stages=True, progress=progress
+            )
+    print("\n" + metrics_text(baseline))
+    print(
+        f"\nwall clock on the test split: {ours['seconds']['wall']:.1f} s for the cascade, "
+        f"{baseline['seconds']['wall']:.1f} s for asking the large model about everything"
+        f"\n{time.perf_counter() - started:.0f} s in all"
+        f"\nreports: {out / 'evaluation' / 'report.html'}, {out / 'baseline' / 'report.html'}"
+    )
+    return baseline
+
+
+def _begin(out: Path, seed: int, sizes: dict[str, int]) -> None:
+    path, wanted = out / "demo.json", {"seed": seed, "sizes": sizes}
+    if path.exists():
+        if json.loads(path.read_text()) != wanted:
+            raise Refused(f"{out}: a demo with another seed lies there; name another --out")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise Refused(f"{out}: not empty and not a demo; name another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(wanted))
+
+
+def _data(out: Path, seed: int, sizes: dict[str, int]) -> PreparedDataset:
+    def generate(folder: Path) -> None:
+        with counter("generate clips") as progress:
+            corpus.generate(folder, seed, sizes, progress=progress)
+
+    def prepared(folder: Path) -> None:
+        with counter("prepare: decode, compute features") as progress:
+            prepare(out / "corpus", folder, PrepareSettings(dataset="demo"), progress)
+
+    _once(out / "corpus", "label.csv", generate)
+    _once(out / "data", "dataset.json", prepared)
+    return PreparedDataset(out / "data")
+
+
+def _small(out: Path, dataset: PreparedDataset, seed: int) -> None:
+    if (out / "ubm" / "config.json").exists():
+        return
+    encoder = out / "encoder"
+    tiny_bert.create(encoder, (s.text for s in dataset.samples("train") if s.text), seed)
+    print("train the small model")
+    ubm_training.train(dataset, str(encoder), TrainingSettings(**UBM, seed=seed), out / "ubm", print_epoch)
+    shutil.rmtree(encoder)
+
+
+def _large(out: Path, dataset: PreparedDataset, seed: int) -> None:
+    def learn(folder: Path) -> None:
+        info, samples = dataset.info, list(dataset.samples("train"))
+        start = out / "untrained"
+        phrases = prompts.phrases(info.score_range, info.language)
+        texts = (s.text for s in samples if s.text)
+        tiny_omni.create(start, texts, phrases, tiny_omni.TinySettings(seed=seed))
+        with counter("train the large model") as progress:
+            mllm_training.train(
+                start,
+                samples,
+                folder,
+                mllm_training.TrainingSettings(seed=seed, frames=MLLM["frames"]),
+                info.score_range,
+                info.language,
+                progress,
+            )
+        shutil.rmtree(start)
+
+    _once(out / "mllm", "config.json", learn)
+
+
+def _once(folder: Path, last: str, make: Callable[[Path], None]) -> None:
+    """Make a folder unless the file that is written last lies there; what was left half done is made anew."""
+    if not (folder / last).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        make(folder)

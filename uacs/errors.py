@@ -1,0 +1,27 @@
+"""What U-ACS says when something is wrong: one line with the place, the fault and the mend.
+
+UacsError           the run cannot go on                       exit 1
+  BadInput          a file, sample or model is not as it must be
+  Refused           what is asked contradicts what lies there (another run, another model)
+  WrongUse          an option or its value is wrong            exit 2
+"""
+
+
+class UacsError(Exception):
+    """A fault that a person can mend; its text is complete in itself."""
+
+    exit_code = 1
+
+
+class BadInput(UacsError):
+    """A file, a sample or a model folder is not as it must be."""
+
+
+class Refused(UacsError):
+    """The request contradicts what was made before: another identity, model or read-out."""
+
+
+class WrongUse(UacsError):
+    """A command line or a setting that makes no sense."""
+
+    exit_code = 2

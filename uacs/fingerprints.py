@@ -1,0 +1,39 @@
+"""Short names for contents: what a run's identity says of data, models and settings."""
+
+import hashlib
+import json
+from pathlib import Path
+
+WHOLE = 64 * 2**20
+"""Files up to this size are read whole; of larger ones size, first and last MiB (a 7B model's shards take minutes)."""
+
+
+def of_folder(folder: Path) -> str:
+    """Of the names and contents of a model folder's files, by name; logs and hidden files do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
+        digest.update(f"{path.relative_to(folder)} {of_file(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def of_file(path: Path) -> str:
+    """Of a file's content."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+        else:
+            digest.update(file.read(2**20))
+            file.seek(-(2**20), 2)
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def of_settings(settings: object) -> str:
+    """Of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _counts(path: Path) -> bool:
+    return not any(part.startswith(".") for part in path.parts) and path.name != "training.json"

@@ -1,0 +1,52 @@
+"""Stages 2 and 3 for a chunk of escalated samples, as a notebook, a test and a Serve replica call it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from uacs.cascade.routing import Verify, second_look
+from uacs.mllm import LargeModel
+from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Escalated samples with their small answers, and what is wanted of the large model.
+
+    tau_large decides with `verify: due`; it may be NaN where `verify` is conflict or never.
+    """
+
+    samples: list[Sample]
+    small: list[SmallOutput]
+    tau_large: float
+    verify: Verify
+
+
+@dataclass(frozen=True)
+class ChunkAnswer:
+    """One stage-2 and one stage-3 output a sample, in the chunk's order."""
+
+    large: list[LargeOutput]
+    verify: list[LargeOutput]
+
+
+def answer_chunk(model: LargeModel, chunk: Chunk) -> ChunkAnswer:
+    """Stage 2 for the whole chunk, then stage 3 for the samples that `chunk.verify` selects."""
+    large = model.answer(chunk.samples)
+    chosen = np.flatnonzero(
+        second_look(
+            np.array([s.y for s in chunk.small]),
+            np.array([o.y for o in large]),
+            np.array([o.u for o in large]),
+            chunk.tau_large,
+            chunk.verify,
+        )
+    )
+    verify = [NOT_ASKED] * len(large)
+    if len(chosen):
+        looked = model.verify(
+            [chunk.samples[i] for i in chosen], [chunk.small[i] for i in chosen], [large[i] for i in chosen]
+        )
+        for i, output in zip(chosen, looked, strict=True):
+            verify[i] = output
+    return ChunkAnswer(large, verify)

@@ -1,0 +1,219 @@
+"""Full supervised training of a large model's folder: the tiny thinker's way to an education.
+
+The model learns to finish its own prompts: each sample is asked as `QwenOmni` asks it, and the answer is
+written as the read-out reads it. Only the answer's tokens count in the loss. A share of the batches is
+asked stage 3's way, with hints drawn about the label, so that the second look is a prompt it has seen.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from uacs.errors import BadInput
+from uacs.mllm import prompts
+from uacs.mllm.omni_inputs import Encoded, Media, OmniInputs
+from uacs.mllm.qwen_omni import load_thinker
+from uacs.mllm.reading import spell
+from uacs.records import Sample
+
+Progress = Callable[[int, int, float], None]
+
+MOST_UNSURE = math.log(3)  # nats: the entropy of three equal classes
+
+
+class TrainingSettings(BaseModel):
+    """How a folder is trained; the defaults suit the tiny thinker from scratch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int = Field(9, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_gradient: float = Field(1.0, gt=0, description="largest gradient norm of a step")
+    warmup_steps: int = Field(60, ge=0)
+    final_lr: float = Field(0.05, ge=0, le=1, description="share of lr that the cosine ends at")
+    hinted: float = Field(0.35, ge=0, le=1, description="share of batches that are asked stage 3's way")
+    hint_noise: float = Field(1.0, gt=0, description="mean sd of a hint about the label, where the range is [-3, 3]")
+    frames: int = Field(2, ge=1, description="frames of a clip, in training and afterwards")
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = Field(2, ge=1, description="torch threads on CPU")
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What came of it: steps taken, mean loss of each epoch (nats a token), and what was left out."""
+
+    steps: int
+    losses: list[float]
+    notes: list[str] = field(default_factory=list)
+
+
+def train(
+    start: str | Path,
+    samples: list[Sample],
+    out: Path,
+    settings: TrainingSettings,
+    score_range: tuple[float, float],
+    language: str = "en",
+    progress: Progress | None = None,
+) -> TrainingReport:
+    """Train the checkpoint `start` on labelled samples and write the folder `out`, config.json last.
+
+    Equal seed and threads give equal weights. A clip that does not decode is left out and noted.
+    `progress` is called with steps done, steps to do and the step's loss. Raises `BadInput` for a sample
+    without a label.
+    """
+    if settings.device == "cpu":
+        torch.set_num_threads(settings.threads)
+    model = load_thinker(str(start)).to(settings.device).train()
+    inputs = OmniInputs(str(start), model.config, settings.frames)
+    lessons, notes = _lessons(samples, inputs)
+    rng = np.random.default_rng(settings.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
+    per_epoch = math.ceil(len(lessons) / settings.batch_size)
+    steps, step, losses = settings.epochs * per_epoch, 0, []
+    for _ in range(settings.epochs):
+        epoch = []
+        for batch in _batches(lessons, settings.batch_size, rng):
+            # all of a batch or none: stage 3's prompts are half as long again, and a batch is as long as its longest
+            hint_noise = settings.hint_noise if rng.random() < settings.hinted else None
+            rows = [_row(lesson, inputs, hint_noise, score_range, language, rng) for lesson in batch]
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * lr_share(step, steps, settings)
+            loss = answer_loss(model, inputs, rows)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
+            optimizer.step()
+            step += 1
+            epoch.append(loss.item())
+            if progress:
+                progress(step, steps, epoch[-1])
+        losses.append(float(np.mean(epoch)))
+    report = TrainingReport(steps, losses, notes)
+    _save(model, inputs, out, settings, score_range, language, report)
+    return report
+
+
+def answer_loss(model, inputs: OmniInputs, rows: list[tuple[Encoded, int]]) -> torch.Tensor:
+    """Mean cross-entropy in nats over the answers' tokens; a row's last n tokens are its answer."""
+    batch = {k: v.to(model.device) for k, v in inputs.collate([row for row, _ in rows], padding="right").items()}
+    ids = batch["input_ids"]
+    answers = torch.zeros_like(ids, dtype=torch.bool)
+    for k, (row, length) in enumerate(rows):
+        answers[k, len(row.ids) - length : len(row.ids)] = True
+    hidden = model.model(**batch, use_cache=False).last_hidden_state  # (B, L, width)
+    # each token is told by the position before it; the vocabulary is only spread out where that counts
+    logits = model.lm_head(hidden[:, :-1][answers[:, 1:]])
+    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][answers[:, 1:]])
+
+
+def lr_share(step: int, steps: int, settings: TrainingSettings) -> float:
+    """The share of the full learning rate at a step: a straight warm-up, then a cosine down to `final_lr`."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
+    return settings.final_lr + (1 - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """A labelled sample with its clip as model inputs, made once."""
+
+    sample: Sample
+    label: float
+    media: Media
+
+
+def _lessons(samples: list[Sample], inputs: OmniInputs) -> tuple[list[_Lesson], list[str]]:
+    lessons, notes = [], []
+    for sample in samples:
+        if sample.label is None:
+            raise BadInput(f"sample '{sample.sample_id}': no label to learn from; leave it out")
+        if sample.clip is None and not (sample.text or "").strip():
+            notes.append(f"sample '{sample.sample_id}': neither clip nor text; left out")
+            continue
+        try:
+            lessons.append(_Lesson(sample, sample.label, inputs.media(sample)))
+        except BadInput as error:
+            notes.append(f"{error}; left out")
+    if not lessons:
+        raise BadInput("no sample with a clip that decodes or a text; give some to train on")
+    return lessons, notes
+
+
+def _batches(lessons: list[_Lesson], size: int, rng: np.random.Generator) -> Iterator[list[_Lesson]]:
+    order = rng.permutation(len(lessons))
+    for start in range(0, len(order), size):
+        yield [lessons[i] for i in order[start : start + size]]
+
+
+def _row(
+    lesson: _Lesson,
+    inputs: OmniInputs,
+    hint_noise: float | None,
+    score_range: tuple[float, float],
+    language: str,
+    rng: np.random.Generator,
+) -> tuple[Encoded, int]:
+    """A prompt, stage 3's where there is a hint noise, with its answer; and how many tokens the answer takes."""
+    text = lesson.sample.text
+    if hint_noise is None:
+        prompt = prompts.question(text, score_range, language)
+    else:
+        hints = draw_hints(lesson.label, hint_noise, score_range, rng)
+        prompt = prompts.second_question(text, score_range, language, **hints)
+    turn = inputs.encode(lesson.sample, lesson.media, prompt)
+    answer = inputs.answer_ids(spell(lesson.label))
+    return replace(turn, ids=turn.ids + answer), len(answer)
+
+
+def draw_hints(
+    label: float, noise: float, score_range: tuple[float, float], rng: np.random.Generator
+) -> dict[str, float]:
+    """Two made-up earlier answers with uncertainties, for a stage-3 prompt: the surer one is nearer to the label.
+
+    An uncertainty is uniform in [0, ln 3] nats; the answer's sd grows with it from half of `noise` to
+    one and a half of it.
+    """
+    low, high = score_range
+    hints: dict[str, float] = {}
+    for name in ("small", "large"):
+        u = float(rng.uniform(0, MOST_UNSURE))
+        sd = noise * (0.5 + u / MOST_UNSURE) * (high - low) / 6
+        hints |= {f"y_{name}": float(np.clip(label + rng.normal(0, sd), low, high)), f"u_{name}": u}
+    return hints
+
+
+def _save(model, inputs: OmniInputs, out: Path, settings, score_range, language: str, report: TrainingReport) -> None:
+    """Write aside, then move; config.json last, so that a folder with one is whole."""
+    aside = out / ".partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    model.save_pretrained(aside)
+    inputs.save(aside)
+    record = {
+        "settings": settings.model_dump(),
+        "score_range": score_range,
+        "language": language,
+        "prompts": prompts.version(language),
+        "steps": report.steps,
+        "losses": report.losses,
+        "notes": report.notes,
+    }
+    (aside / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
+        path.replace(out / path.name)
+    aside.rmdir()

@@ -1,0 +1,101 @@
+"""The small model (Eq. 1-7): BERT, two LSTMs, one fused representation, a score and three classes.
+
+Any modality of a sample may be missing: a learned vector stands in for its representation, in training
+and in prediction alike. A modality that the training data never had is not built at all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from uacs.data.prepared import MODALITIES
+from uacs.records import Polarity
+from uacs.ubm.settings import UbmConfig
+
+OUT_SIZES = {"audio": 16, "vision": 32}  # d_a, d_v of Eq. 2-3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One modality of a batch: the rows that have it (R,), what they have, padded (R, T, ...), and T of each.
+
+    For text `values` are token ids (R, T); for audio and vision float features (R, T, size).
+    """
+
+    present: Tensor
+    values: Tensor
+    lengths: Tensor
+
+    def to(self, device: str) -> "Rows":
+        """The same on a device; lengths stay on the CPU, where packing wants them."""
+        return Rows(self.present.to(device), self.values.to(device), self.lengths)
+
+
+class SequenceEncoder(nn.Module):
+    """Eq. 2-3: standardise, LSTM, the hidden state at each sequence's true end, projection."""
+
+    def __init__(self, size: int, hidden: int, out: int, dropout: float):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.lstm = nn.LSTM(size, hidden, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(hidden, out)
+
+    def forward(self, rows: Rows) -> Tensor:
+        """(R, T, size) to (R, out)."""
+        values = (rows.values - self.mean) / self.scale
+        packed = pack_padded_sequence(values, rows.lengths, batch_first=True, enforce_sorted=False)
+        _, (last, _) = self.lstm(packed)
+        return self.project(self.dropout(last[-1]))
+
+
+class TextEncoder(nn.Module):
+    """Eq. 1: the first token of a BERT's last layer."""
+
+    def __init__(self, bert: nn.Module):
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Token ids (R, T) to (R, d_bert)."""
+        steps = torch.arange(rows.values.shape[1], device=rows.values.device)
+        mask = (steps[None] < rows.lengths.to(rows.values.device)[:, None]).long()
+        return self.bert(input_ids=rows.values, attention_mask=mask).last_hidden_state[:, 0]
+
+
+class Ubm(nn.Module):
+    """Encoders, fusion (Eq. 4), regressor (Eq. 5) and classifier (Eq. 7) on one shared representation."""
+
+    def __init__(self, config: UbmConfig, bert: nn.Module):
+        super().__init__()
+        t = config.training
+        hidden = {"audio": t.audio_hidden, "vision": t.vision_hidden}
+        sizes = {"text": bert.config.hidden_size}
+        self.encoders = nn.ModuleDict({"text": TextEncoder(bert)})
+        for modality in MODALITIES:
+            if modality in config.features:
+                sizes[modality] = OUT_SIZES[modality]
+                size = config.features[modality].size
+                self.encoders[modality] = SequenceEncoder(size, hidden[modality], sizes[modality], t.dropout)
+        self.missing = nn.ParameterDict({m: nn.Parameter(torch.zeros(size)) for m, size in sizes.items()})
+        self.fusion = nn.Sequential(nn.Dropout(t.dropout), nn.Linear(sum(sizes.values()), t.fusion_size), nn.ReLU())
+        self.regressor = _head(t.fusion_size, 1)
+        self.classifier = _head(t.fusion_size, len(Polarity))
+
+    def forward(self, batch: dict[str, Rows], size: int) -> tuple[Tensor, Tensor]:
+        """Scores (B,) and class logits (B, 3) by `Polarity`, for a batch of `size` samples."""
+        fused = self.fusion(torch.cat([self._encode(name, batch.get(name), size) for name in self.encoders], dim=-1))
+        return self.regressor(fused).squeeze(-1), self.classifier(fused)
+
+    def _encode(self, modality: str, rows: Rows | None, size: int) -> Tensor:
+        stand_in = self.missing[modality].expand(size, -1)
+        if rows is None:
+            return stand_in
+        return stand_in.index_put((rows.present,), self.encoders[modality](rows))
+
+
+def _head(size: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, out))

@@ -1,0 +1,210 @@
+"""Training a UBM (Eq. 9): squared error plus cross entropy, Table I's rates, early stopping, resumable.
+
+An epoch's order and dropout depend on seed and epoch alone, so a training that was interrupted and
+resumed gives the same weights, on the same machine bit by bit, as one that was not.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from uacs import metrics
+from uacs.cascade.uncertainty import training_class
+from uacs.data.prepared import PreparedDataset
+from uacs.errors import BadInput, Refused
+from uacs.records import Sample
+from uacs.ubm import folder as ubm_folder
+from uacs.ubm.batches import Encoded, check, collate, encode
+from uacs.ubm.model import Ubm
+from uacs.ubm.settings import TrainingSettings, UbmConfig
+
+Epoch = dict[str, float]
+WINDOW = 16  # batches that are sorted by length together
+
+
+def train(
+    dataset: PreparedDataset,
+    text_encoder: str,
+    settings: TrainingSettings,
+    out: Path,
+    progress: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train on split train, stop by split valid, leave the best epoch in `out`; returns the epochs.
+
+    A training that was cut off is taken up where its last epoch ended. Raises `Refused` if `out` holds a
+    finished UBM or one begun with other settings or data.
+    """
+    config = UbmConfig(
+        dataset=dataset.info.name,
+        language=dataset.info.language,
+        score_range=dataset.info.score_range,
+        features=dataset.info.features,
+        text_encoder=text_encoder,
+        training=settings,
+    )
+    identity = config.model_dump() | {s: dataset.checksum(s) for s in ("train", "valid")}
+    state = _unfinished(out, identity)
+
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    model, tokenizer = ubm_folder.new(config)
+    training, valid = _Split(dataset, "train", tokenizer, config), _Split(dataset, "valid", tokenizer, config)
+    _standardise(model, training.encoded)
+    model.to(settings.device)
+    optimiser = torch.optim.Adam(_parameter_groups(model, settings))
+    epochs: list[Epoch] = []
+    if state:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        epochs = state["epochs"]
+
+    out.mkdir(parents=True, exist_ok=True)
+    while not _finished(epochs, settings):
+        started = time.perf_counter()
+        train_loss = _train_epoch(model, optimiser, training, settings, len(epochs))
+        epoch = {"epoch": len(epochs) + 1, "train_loss": train_loss} | _validate(model, valid, config.dataset)
+        epoch["seconds"] = time.perf_counter() - started
+        epochs.append(epoch)
+        if best_epoch(epochs) == len(epochs) - 1:
+            ubm_folder.save_weights(model, out)
+        _save_state(out, model, optimiser, epochs, identity)
+        if progress:
+            progress(epoch)
+
+    model.load_state_dict(ubm_folder.load_weights(out))
+    ubm_folder.save(model, tokenizer, config, out)
+    (out / "training.json").write_text(json.dumps({"best_epoch": best_epoch(epochs) + 1, "epochs": epochs}, indent=1))
+    shutil.rmtree(out / "unfinished")
+    return epochs
+
+
+class _Split:
+    """A split's labelled samples, encoded once, with their scores (N,) and classes (N,)."""
+
+    def __init__(self, dataset: PreparedDataset, split: str, tokenizer, config: UbmConfig):
+        samples: list[Sample] = [s for s in dataset.samples(split) if s.label is not None]
+        if not samples:
+            raise BadInput(f"{dataset.folder}: no sample of split '{split}' has a label to learn from")
+        for sample in samples:
+            check(sample, config.features)
+        labels = np.array([s.label for s in samples])
+        self.encoded = encode(samples, tokenizer, config.features, config.training.max_text_tokens)
+        self.labels = torch.tensor(labels, dtype=torch.float32)
+        self.classes = torch.tensor(training_class(labels))
+
+
+def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eq. 9, the mean over a batch, and the scores (B,)."""
+    batch = {name: rows.to(device) for name, rows in collate([split.encoded[i] for i in chosen]).items()}
+    score, logits = model(batch, len(chosen))
+    labels, classes = split.labels[chosen].to(device), split.classes[chosen].to(device)
+    return nn.functional.mse_loss(score, labels) + nn.functional.cross_entropy(logits, classes), score
+
+
+def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSettings, epoch: int) -> float:
+    seed = settings.seed * 10_000 + epoch
+    torch.manual_seed(seed)  # dropout
+    batches = _batches(split, settings.batch_size, np.random.default_rng(seed))
+    model.train()
+    total = 0.0
+    for start in range(0, len(batches), settings.accumulate):
+        group = batches[start : start + settings.accumulate]
+        optimiser.zero_grad()
+        for chosen in group:
+            loss, _ = _loss(model, split, chosen, settings.device)
+            (loss / len(group)).backward()
+            total += loss.item() * len(chosen)
+        optimiser.step()
+    return total / len(split.encoded)
+
+
+def _batches(split: _Split, size: int, draw: np.random.Generator) -> list[list[int]]:
+    """Random batches of texts of like length: drawn in random windows, sorted there, shuffled again.
+
+    On MOSI this halves an epoch, which is otherwise mostly padding.
+    """
+    order = draw.permutation(len(split.encoded))
+    batches = []
+    for start in range(0, len(order), size * WINDOW):
+        window = sorted(order[start : start + size * WINDOW].tolist(), key=lambda i: split.encoded[i].text_length)
+        batches += [window[i : i + size] for i in range(0, len(window), size)]
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def _validate(model: Ubm, split: _Split, dataset: str) -> Epoch:
+    model.eval()
+    total, scores = 0.0, []
+    device = str(next(model.parameters()).device)
+    with torch.inference_mode():
+        for start in range(0, len(split.encoded), 64):
+            chosen = list(range(start, min(start + 64, len(split.encoded))))
+            loss, score = _loss(model, split, chosen, device)
+            total += loss.item() * len(chosen)
+            scores.append(score.cpu())
+    named = metrics.score(torch.cat(scores).double().numpy(), split.labels.double().numpy(), dataset)
+    return {"valid_loss": total / len(split.encoded), "valid_acc2": named["acc2"], "valid_mae": named["mae"]}
+
+
+def _standardise(model: Ubm, samples: list[Encoded]) -> None:
+    """Mean and spread of each feature over all training steps; a constant feature keeps scale 1."""
+    for modality, encoder in model.encoders.items():
+        sequences = [s.values[modality] for s in samples if modality in s.values]
+        if modality == "text" or not sequences:
+            continue
+        steps = torch.cat(sequences).double()
+        spread = steps.std(dim=0, correction=0)
+        encoder.mean.copy_(steps.mean(dim=0))
+        encoder.scale.copy_(torch.where(spread > 1e-8, spread, 1.0))
+
+
+def _parameter_groups(model: Ubm, s: TrainingSettings) -> list[dict]:
+    """Table I's components; BERT's biases and LayerNorms do not decay (Self-MM)."""
+    rates = {"text": (s.lr_text, s.decay_text), "audio": (s.lr_audio, s.decay_audio)}
+    rates |= {"vision": (s.lr_vision, s.decay_vision), "other": (s.lr_other, s.decay_other)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        component = name.split(".")[1] if name.startswith("encoders.") else "other"
+        rate, decay = rates[component]
+        undecayed = component == "text" and (name.endswith(".bias") or "LayerNorm" in name)
+        groups.setdefault((rate, 0.0 if undecayed else decay), []).append(parameter)
+    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+
+
+def best_epoch(epochs: list[Epoch]) -> int:
+    """The epoch of the smallest validation MAE, which is the loss that Self-MM stops by."""
+    return min(range(len(epochs)), key=lambda i: epochs[i]["valid_mae"])
+
+
+def _finished(epochs: list[Epoch], settings: TrainingSettings) -> bool:
+    if not epochs:
+        return False
+    return len(epochs) >= settings.max_epochs or len(epochs) - 1 - best_epoch(epochs) >= settings.patience
+
+
+def _unfinished(out: Path, identity: dict) -> dict | None:
+    """The state of a training that was cut off, if it is this very one."""
+    path = out / "unfinished" / "state.pt"
+    if not path.exists():
+        if (out / "config.json").exists():
+            raise Refused(f"{out}: a trained model lies there; name another --out or remove it")
+        return None
+    begun = json.loads((out / "unfinished" / "identity.json").read_text())
+    now = json.loads(json.dumps(identity))
+    if different := [key for key in now if begun.get(key) != now[key]]:
+        raise Refused(f"{out}: a training with other {', '.join(different)} was begun there; name another --out")
+    return torch.load(path, weights_only=True)
+
+
+def _save_state(out: Path, model: Ubm, optimiser, epochs: list[Epoch], identity: dict) -> None:
+    place = out / "unfinished"
+    place.mkdir(exist_ok=True)
+    (place / "identity.json").write_text(json.dumps(identity))
+    aside = place / "state.partial"
+    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs}, aside)
+    aside.replace(place / "state.pt")
