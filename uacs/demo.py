@@ -43,8 +43,10 @@ UBM = dict(
     accumulate=1,
     patience=4,
     max_epochs=16,
+    threads=1,
 )
-"""For a small encoder from scratch; Table I's rates are for a pretrained one."""
+"""For a small encoder from scratch; Table I's rates are for a pretrained one. A second thread hardly helps so small a
+model, and costs much where the machine is busy, since torch's threads wait for each other by spinning."""
 
 MLLM = dict(frames=2, batch_size=32)
 

@@ -27,15 +27,15 @@ from uacs.data.labels import COLUMNS
 from uacs.data.prepared import SPLITS
 from uacs.errors import Refused, WrongUse
 
-DEFAULT_SIZES = {"train": 2000, "valid": 400, "test": 500}
+DEFAULT_SIZES = {"train": 2000, "valid": 400, "test": 1000}
 CLIPS_A_VIDEO = 10
 
 NEUTRAL_SHARE = 0.03
 LABELS = np.arange(2, 16) / 5  # 0.4 to 3.0 in steps of 0.2, either sign
-NOISE = {"words": 1.1, "voice": 0.4, "face": 0.4, "head": 1.3}  # sd, in units of the label
+NOISE = {"words": 1.1, "voice": 0.5, "face": 0.5, "head": 0.9}  # sd, in units of the label
 FLIPPED = ("words", "voice", "face")
 FLIP_SHARE = 0.15
-MISSING = {"words": 0.08, "voice": 0.15, "face": 0.15, "head": 0.45}
+MISSING = {"words": 0.08, "voice": 0.15, "face": 0.15, "head": 0.3}
 
 
 @dataclass(frozen=True)

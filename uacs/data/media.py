@@ -118,7 +118,12 @@ def _resampled(container: av.container.InputContainer, resampler: av.AudioResamp
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """The first video stream that is footage: a cover picture of a song is not."""
     cover = av.stream.Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    stream = next((s for s in container.streams.video if not s.disposition & cover), None)
+    if stream:
+        stream.codec_context.thread_count = (
+            1  # starting threads takes longer than a short clip; processes share the work
+        )
+    return stream
 
 
 def _reason(error: Exception) -> str:
