@@ -87,7 +87,7 @@ def test_every_command_shows_an_example(uacs, command):
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set pool=4", 2, "pool: Extra inputs"),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set batch_size", 2, "expected key=value"),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --config no.yaml", 1, "no.yaml: cannot be read"),
-        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {data}/dataset.json", 2, "a file lies there; name a folder"),
+        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {data}/dataset.json", 1, "a file lies there; name a folder"),
         ("report {empty}", 1, "no manifest.json there, so no run"),
         ("fly", 2, "No such command 'fly'"),
     ],

@@ -123,7 +123,7 @@ def ubm(data: Path, out: Path, preset: str, text_encoder: str | None, overrides:
 
     settings = training_settings(preset, list(overrides))
     with counter("preparing") as progress:
-        dataset = open_dataset(data, out / "data", progress)
+        dataset = open_dataset(data, out, preset, progress)
     encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
     epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
     best = epochs[best_epoch(epochs)]
@@ -160,10 +160,8 @@ def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> 
 @click.option("--thresholds", type=FOLDER, help="thresholds.json; default: calibrate on split valid first.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--all-stages", is_flag=True, help="Ask the large model about every sample, to compare and replay.")
-@click.option(
-    "--lambda", "lambda_", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="If it calibrates."
-)
-@click.option("--beta", default=0.0, show_default=True, help="If it calibrates.")
+@click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ where it calibrates; 0.5.")
+@click.option("--beta", type=float, help="Eq. 19's β where it calibrates, in nats; 0.")
 def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_stages, lambda_, beta) -> None:
     """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
     from uacs.cascade.thresholds import Thresholds
@@ -174,18 +172,22 @@ def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_sta
     from uacs.report.page import metrics_text
 
     settings = evaluation_settings(config, overrides)
+    if thresholds and (lambda_, beta) != (None, None):
+        raise WrongUse("--thresholds brings its own λ and β; leave --lambda and --beta away")
     given = Thresholds.load(thresholds) if thresholds else None
     models = _models(data, split, ubm, mllm, out)
     with ray_session():
         if given is None:
             valid = evaluation.Models(models.dataset, "valid", ubm, mllm)
             with cascade("calibrating") as progress:
-                given = evaluation.calibrate(valid, out / "calibration", settings, lambda_, beta, progress)
+                chosen = (0.5 if lambda_ is None else lambda_, 0.0 if beta is None else beta)
+                given = evaluation.calibrated(valid, out, settings, *chosen, progress)
             _notes(given.warnings)
         with cascade("evaluating") as progress:
             summary = evaluation.evaluate(models, given, out, settings, all_stages, progress)
     print(metrics_text(summary) + f"\n\nreport: {out / 'report.html'}")
-    sys.exit(FAILED if summary["errors"] else 0)
+    unanswered = summary["degraded"] and summary["degraded"] == summary["n"] - summary["stages"]["small"]
+    sys.exit(FAILED if summary["errors"] or unanswered else 0)
 
 
 @commands.command(epilog="Example: uacs report runs/test")
@@ -200,13 +202,14 @@ def report(run: Path) -> None:
 
 def _models(data: Path, split: str, ubm: Path, mllm: str, out: Path):
     from uacs.cluster.evaluation import Models
+    from uacs.cluster.runs import refuse_foreign
     from uacs.console import counter
     from uacs.data.prepare import open_dataset
+    from uacs.ubm.settings import load_config
 
-    if out.exists() and not out.is_dir():
-        raise WrongUse(f"--out {out}: a file lies there; name a folder")
+    refuse_foreign(out)
     with counter("preparing") as progress:
-        return Models(open_dataset(data, out / "data", progress), split, ubm, mllm)
+        return Models(open_dataset(data, out, load_config(ubm).dataset, progress), split, ubm, mllm)
 
 
 def _notes(notes: list[str], most: int = 5) -> None:

@@ -108,14 +108,17 @@ def _correlation(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def per_sample(prediction: np.ndarray, label: np.ndarray, dataset: str) -> dict[str, np.ndarray]:
-    """What each sample adds to `acc2` (1 right, 0 wrong, NaN not counted) and to `mae`, as (N,) arrays."""
+    """What each sample adds to `acc2` (1 right, 0 wrong, NaN not counted) and to `mae`, as (N,) arrays.
+
+    A prediction that is NaN is not counted in either.
+    """
     prediction, label = np.asarray(prediction, float), np.asarray(label, float)
     if rules(dataset) is _score_sims:
         prediction, label = np.clip(prediction, -1, 1), np.clip(label, -1, 1)
         counted = np.ones(len(label), bool)
     else:
         counted = label != 0
-    right = np.where(counted, (prediction > 0) == (label > 0), np.nan)
+    right = np.where(counted & np.isfinite(prediction), (prediction > 0) == (label > 0), np.nan)
     return {"acc2": right, "mae": np.abs(prediction - label)}
 
 

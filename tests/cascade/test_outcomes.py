@@ -1,6 +1,7 @@
 """The outcome table: what goes in comes out, and what failed is never averaged in."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from uacs.cascade import baselines
@@ -75,11 +76,11 @@ def test_samples_at_a_threshold_are_listed():
     assert near == ["s1", "s2", "s3"]
 
 
-def test_systems_are_compared_only_where_both_answered_everything():
+def test_systems_are_compared_only_where_the_large_model_was_asked_about_everything():
     assert "compared" not in summarise(table(), "mosi", Thresholds(tau_small=0.5, tau_large=0.5), wall=1.0)
 
 
-def full_table(n=400, seed=1):
+def full_table(n=400, seed=1, untimed=False):
     """Both models answer all; each is right by chance of its own, and unsure exactly where it is wrong."""
     draw = np.random.default_rng(seed)
     label = draw.choice([-1.0, 1.0], n)
@@ -89,7 +90,10 @@ def full_table(n=400, seed=1):
         SmallOutput(float(label[i] if right_small[i] else -label[i]), 0.1 if right_small[i] else 1.0, P)
         for i in range(n)
     ]
-    large = [LargeOutput(float(label[i] if right_large[i] else -label[i]), 0.1, "ok", 1.0) for i in range(n)]
+    large = [
+        LargeOutput(float(label[i] if right_large[i] else -label[i]), 0.1, "ok", NAN if untimed else 1.0)
+        for i in range(n)
+    ]
     return with_decision(build(samples, small, large, [NOT_ASKED] * n), 0.5, 0.5), right_small, right_large
 
 
@@ -99,6 +103,21 @@ def test_random_routing_at_the_same_share_is_what_arithmetic_says():
     share = np.mean(~right_small)
     expected = (1 - share) * right_small.mean() + share * right_large.mean()
     assert compared["random"]["acc2"]["value"] == pytest.approx(expected, abs=0.005)
+
+
+def test_an_answer_that_failed_does_not_remove_the_comparison():
+    outcomes, right_small, right_large = full_table()
+    column_ = outcomes.schema.get_field_index("y_large")
+    y_large = [None, *outcomes["y_large"].to_pylist()[1:]]
+    outcomes = outcomes.set_column(column_, outcomes.schema.field(column_), pa.array(y_large, pa.float64()))
+    compared = baselines.compare(with_decision(outcomes, 0.5, 0.5), "mosi", 0.5)
+    assert compared["large"]["acc2"]["value"] == pytest.approx(right_large[1:].mean())
+    assert compared["small"]["acc2"]["value"] == pytest.approx(right_small.mean())
+
+
+def test_recorded_answers_without_a_time_give_no_cost():
+    summary = summarise(full_table(untimed=True)[0], "mosi", Thresholds(tau_small=0.5, tau_large=0.5), wall=1.0)
+    assert (summary["cost"]["uacs"], summary["cost"]["large"]) == (None, None)
 
 
 def test_the_cascade_is_compared_sample_by_sample():

@@ -25,3 +25,8 @@ def test_gpus_are_counted_over_both_models():
         preflight(plan, {"CPU": 64, "GPU": 3})
     with pytest.raises(Refused, match="this Ray has 0"):
         preflight(plan, {"CPU": 64})
+
+
+def test_a_model_on_a_gpu_that_no_replica_reserves_is_refused():
+    with pytest.raises(Refused, match="resources.replica_gpus is 0"):
+        preflight(Resources(), {"CPU": 64, "GPU": 8}, "cuda")

@@ -99,10 +99,22 @@ def test_clips_move_with_the_dataset(clips, tmp_path):
 
 def test_a_raw_folder_is_prepared_on_the_way(tmp_path):
     write_raw(tmp_path / "raw", {"train": 4})
-    data = open_dataset(tmp_path / "raw", tmp_path / "scratch")
-    assert data.rows("train") == 4
+    for _ in range(2):
+        data = open_dataset(tmp_path / "raw", tmp_path / "out", "mosei")
+        assert (data.rows("train"), data.info.name) == (4, "mosei")
+    assert open_dataset(data.folder, tmp_path / "other", "mosi").info.name == "mosei"
     with pytest.raises(BadInput, match="neither dataset.json"):
-        open_dataset(tmp_path / "raw" / "..", tmp_path / "other")
+        open_dataset(tmp_path / "raw" / "..", tmp_path / "other", "mosi")
+
+
+def test_nothing_of_a_users_is_removed_on_the_way(tmp_path):
+    write_raw(tmp_path / "data", {"train": 4})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadInput, match="nothing there"):
+        open_dataset(tmp_path / "dat", tmp_path, "mosi")
+    assert sorted(tmp_path.rglob("*")) == before
+    open_dataset(tmp_path / "data", tmp_path, "mosi")
+    assert set(before) <= set(tmp_path.rglob("*"))
 
 
 def test_an_empty_split_is_named_with_those_that_are_there(tmp_path):

@@ -69,6 +69,19 @@ def test_a_folder_that_is_no_encoder_is_named(dataset, fast, tmp_path):
     assert str(tmp_path / "empty") in str(error.value)
 
 
+def test_a_sample_that_cannot_be_read_is_left_out_and_told(encoder, fast, tmp_path):
+    labels = write_raw(tmp_path, {"train": 20, "valid": 8})
+    (tmp_path / "Raw" / "train0").mkdir(parents=True)
+    (tmp_path / "Raw" / "train0" / "3.mp4").write_bytes(b"no clip")
+    rows = labels.read_text().splitlines()
+    video, clip, _, *rest = rows[4].split(",")
+    labels.write_text("\n".join([*rows[:4], ",".join([video, clip, "", *rest]), *rows[5:]]))
+    data = prepare(labels, tmp_path / "data", PrepareSettings(processes=1))
+    train(data, str(encoder), fast.model_copy(update={"max_epochs": 1}), tmp_path / "ubm")
+    (left_out,) = json.loads((tmp_path / "ubm" / "training.json").read_text())["left_out"]
+    assert "train0_3" in left_out and "nothing the UBM reads" in left_out
+
+
 def test_a_split_without_labels_is_named(encoder, fast, tmp_path):
     labels = write_raw(tmp_path, {"train": 4, "valid": 4})
     rows = [row.split(",") for row in labels.read_text().splitlines()]

@@ -32,12 +32,13 @@ def compare(table: pa.Table, dataset: str, tau_large: float) -> dict[str, Compar
     """The cascade against `small`, `large` and `random` routing at its own share, on the same samples.
 
     For each rival and metric: its `value`, the `difference` cascade minus rival, and the 95 % paired
-    bootstrap interval `low` to `high` of that. None unless every labelled sample has both models' answers.
+    bootstrap interval `low` to `high` of that, over the samples that both answered. None unless the large
+    model was asked about every labelled sample.
     """
     label, cascade = column(table, "label"), column(table, "prediction")
     answers = Answers.of(table)
     known = np.isfinite(label) & np.isfinite(cascade)
-    if not known.any() or not np.isfinite(answers.y_large[known]).all():
+    if not known.any() or "not_asked" in np.array(table["large_status"].to_pylist(), object)[known]:
         return None
     answers = Answers(**{name: values[known] for name, values in vars(answers).items()})
     label, cascade = label[known], cascade[known]

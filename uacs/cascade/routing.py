@@ -66,7 +66,7 @@ def sure(u_large, tau_large) -> np.ndarray:
 def weighted_average(y_small, u_small, y_large, u_large) -> np.ndarray:
     """Eq. 15: the surer model weighs more; multiplied out so that no entropy is divided by.
 
-    >>> weighted_average(2.0, 0.2, 1.0, 0.6)  # w_small = (1/0.2) / (1/0.2 + 1/0.6) = 0.75
+    >>> round(weighted_average(2.0, 0.2, 1.0, 0.6), 6)  # w_small = (1/0.2) / (1/0.2 + 1/0.6) = 0.75
     1.75
     """
     w_small = (u_large + EPSILON) / (u_small + u_large + 2 * EPSILON)

@@ -55,17 +55,24 @@ def _cost(table: pa.Table) -> dict[str, float]:
     """Model seconds that each system needs for these samples, from the seconds measured here.
 
     `large` is the large model about every sample, at its mean over the samples that it was asked about;
-    `uacs` counts what Algorithm 1 asks for, whatever else the run asked.
+    `uacs` counts what Algorithm 1 asks for, whatever else the run asked. NaN where answers carry no time.
     """
     small, large, verify = (column(table, f"seconds_{s}") for s in TIMED)
     stage = np.array(table["stage"].to_pylist(), object)
     asked, twice = np.isin(stage, ["large", "average", "verify"]), stage == "verify"
     timed = np.isfinite(large)
+    y_large, y_verify = column(table, "y_large"), column(table, "y_verify")
     return {
         "small": float(np.nansum(small)),
         "large": float(large[timed].mean() * table.num_rows) if timed.any() else float("nan"),
-        "uacs": float(np.nansum(small) + np.nansum(large[asked]) + np.nansum(verify[twice])),
+        "uacs": float(np.nansum(small) + _spent(large[asked], y_large[asked]) + _spent(verify[twice], y_verify[twice])),
     }
+
+
+def _spent(seconds: np.ndarray, answers: np.ndarray) -> float:
+    """Their sum; NaN if an answer carries no time. Failed answers count where they took any."""
+    answered = np.isfinite(answers)
+    return float(seconds[answered].sum() + np.nansum(seconds[~answered]))
 
 
 def _scores(table: pa.Table, answer: str, dataset: str) -> dict[str, float | None]:

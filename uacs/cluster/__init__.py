@@ -17,5 +17,5 @@ if "RAY_ADDRESS" not in os.environ:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine cannot join
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-# a stalled pipeline is an error within minutes, not Ray's half hour
-os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "900")
+# to Ray Data a part is no progress until it is done, and a 7B model may take hours over one
+os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "86400")

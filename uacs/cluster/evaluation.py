@@ -6,7 +6,6 @@ by thresholds that it is given.
 """
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.pipeline import Ask, PartDone, stream
 from uacs.cluster.resources import preflight, ray_session, start_serve
-from uacs.cluster.runs import Run, write_outcome, write_whole
+from uacs.cluster.runs import Run, refuse_foreign, write_outcome, write_whole
 from uacs.cluster.serving.large import deploy
 from uacs.config import EvaluationSettings
 from uacs.data.prepared import PreparedDataset
@@ -88,10 +87,32 @@ def calibrate(
 
     thresholds = _thresholds(run, models, lambda_, beta)
     for part in models.dataset.parts(models.split):
-        path = run.outcome(part)
-        write_outcome(path, with_decision(pq.read_table(path), thresholds.tau_small, thresholds.tau_large))
+        answered = pq.read_table(run.outcome(part))
+        decided = with_decision(answered, thresholds.tau_small, thresholds.tau_large)
+        if not decided.equals(answered):
+            write_outcome(run.outcome(part), decided)
     _finish(run, models, thresholds, wall)
     return thresholds
+
+
+def calibrated(
+    models: Models,
+    out: Path,
+    settings: EvaluationSettings,
+    lambda_: float = 0.5,
+    beta: float = 0.0,
+    progress: Progress | None = None,
+) -> Thresholds:
+    """Thresholds for a run in `out` that brings none: made in `out`/calibration, or those it was begun with."""
+    refuse_foreign(out)
+    if (out / "manifest.json").exists():
+        thresholds = Thresholds.load(out / "calibration" / "thresholds.json")
+        made = thresholds.small
+        if made and (made.lambda_, made.beta) != (lambda_, beta):
+            was = f"λ {made.lambda_:g} and β {made.beta:g}, now {lambda_:g} and {beta:g}"
+            raise Refused(f"{out}: the run there was calibrated with {was}; name a new --out")
+        return thresholds
+    return calibrate(models, out / "calibration", settings, lambda_, beta, progress)
 
 
 def rewrite_report(folder: Path) -> dict:
@@ -135,6 +156,17 @@ def _refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
         recorded = what == "mllm" and made and made.startswith(mllm.RECORDED) and now.startswith(mllm.RECORDED)
         if made and made != now and not recorded:  # recorded answers of another split are another file
             raise Refused(f"the thresholds were made with {what} {made}, this run has {now}; calibrate again")
+    if thresholds.fingerprint and thresholds.fingerprint != _asking(identity):
+        asked = ", ".join(f"{key} {identity[key]}" for key in ASKING if key in identity)
+        raise Refused(f"the thresholds were made with the large model asked otherwise, now {asked}; calibrate again")
+
+
+ASKING = ("readout", "prompts", "frames", "max_new_tokens", "dtype")
+
+
+def _asking(identity: dict) -> str:
+    """How the large model was asked and read, apart from which one it is."""
+    return fingerprints.of_settings({key: identity.get(key) for key in ASKING})
 
 
 def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, progress: Progress | None) -> float:
@@ -149,31 +181,35 @@ def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, pr
         return run.wall()
     mllm.check(models.mllm)
     with ray_session() as ours:
-        preflight(settings.resources, ray.cluster_resources())
+        preflight(settings.resources, ray.cluster_resources(), settings.mllm.device)
         start_serve()
         app, info = f"uacs-{run.run_id}", models.dataset.info
         try:
             deploy(app, models.mllm, settings.mllm, info.score_range, info.language, settings.resources)
-            started = time.perf_counter()
-            done = stream(
-                missing,
-                models.dataset.folder.absolute(),
-                models.ubm.absolute(),
-                run.folder.absolute() / "outcomes",
-                app,
-                ask,
-                settings.resources,
-                settings.batch_size,
-                settings.chunk_size,
-                settings.threads,
-            )
-            for part in done:
-                if progress:
-                    progress(part)
-            return run.add_session(started, len(missing))
+            with run.session() as session:
+                for part in _stream(run, missing, models, ask, app, settings):
+                    session["parts"] += 1
+                    if progress:
+                        progress(part)
         finally:
             if not ours:
                 serve.delete(app)
+    return run.wall()
+
+
+def _stream(run: Run, parts: list[str], models: Models, ask: Ask, app: str, settings: EvaluationSettings):
+    return stream(
+        parts,
+        models.dataset.folder.absolute(),
+        models.ubm.absolute(),
+        run.folder.absolute() / "outcomes",
+        app,
+        ask,
+        settings.resources,
+        settings.batch_size,
+        settings.chunk_size,
+        settings.threads,
+    )
 
 
 def _thresholds(run: Run, models: Models, lambda_: float, beta: float) -> Thresholds:
@@ -187,6 +223,8 @@ def _thresholds(run: Run, models: Models, lambda_: float, beta: float) -> Thresh
         known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)
         taus[model], fits[model], said = eq19.fit(u[known], y[known], label[known], lambda_, beta)
         warnings += [f"{model} model: {text}" for text in said]
+        if unanswered := int(np.sum(np.isfinite(label) & ~known)):
+            warnings.append(f"{model} model: {unanswered} of {len(label)} samples had no answer to set a threshold by")
     identity = run.manifest["identity"]
     return Thresholds(
         tau_small=taus["small"],
@@ -200,7 +238,7 @@ def _thresholds(run: Run, models: Models, lambda_: float, beta: float) -> Thresh
         mllm=identity["mllm"],
         dataset=identity["dataset"],
         split=identity["split"],
-        fingerprint=fingerprints.of_settings(identity),
+        fingerprint=_asking(identity),
         warnings=warnings,
     )
 

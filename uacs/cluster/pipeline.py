@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import ray.data
 from ray import serve
 from ray.data import ActorPoolStrategy
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from uacs.cascade import outcomes, routing
 from uacs.cascade.routing import Verify
@@ -28,9 +28,9 @@ from uacs.cluster.runs import write_outcome
 from uacs.cluster.serving.large import DEPLOYMENT
 from uacs.data.prepared import PreparedDataset
 from uacs.mllm.chunk import Chunk, ChunkAnswer
-from uacs.records import NOT_ASKED, STAGES, Sample, SmallOutput
+from uacs.records import NOT_ASKED, STAGES, LargeOutput, Sample, SmallOutput
 
-ATTEMPTS = 3  # a replica that died is built again by Serve; its chunk goes to the next one
+ATTEMPTS = 2  # a replica that died is built again by Serve; its chunk goes to the next one
 
 
 @dataclass(frozen=True)
@@ -149,18 +149,29 @@ class LargeStage:
 
     def _answers(self, chunks: list[Chunk]) -> list[ChunkAnswer]:
         responses = [self.handle.answer.remote(chunk) for chunk in chunks]
-        answers = []
-        for chunk, response in zip(chunks, responses, strict=True):
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    answers.append(response.result())
-                    break
-                except RayActorError:
-                    if attempt == ATTEMPTS:
-                        raise
-                    time.sleep(attempt)
-                    response = self.handle.answer.remote(chunk)
-        return answers
+        return [self._answer(chunk, response) for chunk, response in zip(chunks, responses, strict=True)]
+
+    def _answer(self, chunk: Chunk, response) -> ChunkAnswer:
+        """A chunk's answer; one that fails or kills its replica is halved until the culprit stands alone."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return response.result()
+            except RayTaskError as error:
+                return self._halved(chunk, error)
+            except RayActorError as error:
+                if attempt == ATTEMPTS:
+                    return self._halved(chunk, error)
+                time.sleep(attempt)
+                response = self.handle.answer.remote(chunk)
+        raise AssertionError("each attempt returns or is the last")
+
+    def _halved(self, chunk: Chunk, error: Exception) -> ChunkAnswer:
+        if len(chunk.samples) == 1:
+            last = str(error).strip().splitlines()[-1]
+            said = f"sample '{chunk.samples[0].sample_id}': the large model failed ({last})"
+            return ChunkAnswer([LargeOutput(status="unavailable", error=said)], [NOT_ASKED])
+        first, second = self._answers(chunk.halves())
+        return ChunkAnswer(first.large + second.large, first.verify + second.verify)
 
 
 COUNTED = (*STAGES, "asked", "looked_twice", "errors", "degraded")

@@ -21,6 +21,7 @@ from ray.serve.schema import LoggingConfig
 from uacs.errors import Refused
 
 LOCAL_CPUS = 8
+SERVE_CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 LONGEST_SCRATCH = 28  # characters: Ray puts sockets below it, whose paths end at 107
 
 
@@ -37,11 +38,14 @@ class Resources(BaseModel):
     actor_cpus: float = Field(0.5, gt=0, description="logical CPUs that any of these reserves")
 
 
-def preflight(plan: Resources, total: dict[str, float]) -> None:
+def preflight(plan: Resources, total: dict[str, float], device: str = "cpu") -> None:
     """Refuse a plan that would hang for want of CPUs or GPUs, saying what to change.
 
-    One CPU must stay free, since Ray Data's own tasks ask for a whole one.
+    `total` is what all of Ray has; one CPU must stay free, since Ray Data's own tasks ask for a whole one.
+    `device` is the large model's.
     """
+    if device != "cpu" and not plan.replica_gpus:
+        raise Refused(f"mllm.device is {device} and resources.replica_gpus is 0: a replica sees no GPU; set it to 1")
     actors = plan.pool + plan.replicas + plan.parts_in_flight
     cpus, gpus = actors * plan.actor_cpus + 1, plan.pool * plan.pool_gpus + plan.replicas * plan.replica_gpus
     have_cpus, have_gpus = total.get("CPU", 0), total.get("GPU", 0)
@@ -64,10 +68,12 @@ def ray_session() -> Iterator[bool]:
     Yields whether the Ray is ours; if so it is gone afterwards, with its files.
     """
     _quiet()
-    if ray.is_initialized() or "RAY_ADDRESS" in os.environ:
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, logging_level="ERROR")
+    if ray.is_initialized():
         yield False
+        return
+    if "RAY_ADDRESS" in os.environ:
+        with _joined():
+            yield False
         return
     scratch = tempfile.mkdtemp(prefix="uacs-", dir=None if len(tempfile.gettempdir()) <= LONGEST_SCRATCH else "/tmp")
     try:
@@ -84,6 +90,19 @@ def ray_session() -> Iterator[bool]:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """The Ray of RAY_ADDRESS, left as it was found: a Serve that we brought goes again, unless others use it."""
+    ray.init(log_to_driver=False, logging_level="ERROR")
+    serving = SERVE_CONTROLLER in {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    try:
+        yield
+    finally:
+        if not serving and not serve.status().applications:
+            serve.shutdown()
+        ray.shutdown()
 
 
 def start_serve() -> None:

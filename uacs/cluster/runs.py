@@ -10,12 +10,15 @@ import os
 import platform
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uacs.data.prepare import SCRATCH
 from uacs.errors import BadInput, Refused
 from uacs.records import OUTCOME_SCHEMA
 
@@ -31,8 +34,7 @@ class Run:
         """A new run, or the one that lies there if its identity is this one; else `Refused`, with the difference."""
         path = folder / "manifest.json"
         if not path.exists():
-            if folder.exists() and any(folder.iterdir()) and not _only_scratch(folder):
-                raise Refused(f"{folder}: not empty and not a run; name a new --out")
+            refuse_foreign(folder)
             versions = {name: version(name) for name in ("uacs", "ray", "torch", "transformers", "numpy")}
             manifest = {
                 "format": 1,
@@ -87,19 +89,36 @@ class Run:
                 f"{self.folder}: no metrics.json: the run is not finished; start it again to go on"
             ) from None
 
-    def add_session(self, started: float, parts: int) -> float:
-        """Note a session that began at `started` (perf_counter) and did `parts` parts; returns `wall()`."""
-        seconds = time.perf_counter() - started
-        self.manifest["sessions"].append({"seconds": seconds, "parts": parts})
-        self._save()
-        return self.wall()
+    @contextmanager
+    def session(self) -> Iterator[dict]:
+        """Note how long a session took and how many parts it did, however it ends."""
+        session, started = {"seconds": 0.0, "parts": 0}, time.perf_counter()
+        self.manifest["sessions"].append(session)
+        try:
+            yield session
+        finally:
+            session["seconds"] = time.perf_counter() - started
+            self._save()
 
     def wall(self) -> float:
-        """Wall seconds of all sessions that ended by themselves."""
+        """Wall seconds of all sessions, but for those that were killed."""
         return sum(session["seconds"] for session in self.manifest["sessions"])
 
     def _save(self) -> None:
         write_whole(self.folder / "manifest.json", json.dumps(self.manifest, indent=2))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run."""
+    if folder.exists() and not folder.is_dir():
+        raise Refused(f"{folder}: a file lies there; name a folder")
+    if (
+        folder.exists()
+        and not (folder / "manifest.json").exists()
+        and any(folder.iterdir())
+        and not _only_scratch(folder)
+    ):
+        raise Refused(f"{folder}: not empty and not a run; name a new --out")
 
 
 def write_outcome(path: Path, table: pa.Table) -> None:
@@ -117,7 +136,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _only_scratch(folder: Path) -> bool:
-    return {path.name for path in folder.iterdir()} <= {"data", "calibration"}
+    return {path.name for path in folder.iterdir()} <= {SCRATCH, "calibration"}
 
 
 def _refuse_other(folder: Path, made: dict, now: dict) -> None:

@@ -38,7 +38,7 @@ def decode(path: str, frames: int | None = None, sample_rate: int = 16000) -> Fo
     try:
         pictures, times = _pictures(path, frames)
         waveform = _waveform(path, sample_rate)
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
         raise BadInput(f"{path}: not a clip that decodes ({_reason(error)}); give a whole MP4 or WAV file") from None
     if pictures is None and waveform is None:
         raise BadInput(f"{path}: holds neither frames nor sound; give a clip that shows or says something")
@@ -57,7 +57,7 @@ def midpoints(decoded: int, wanted: int) -> list[int]:
 
 def _pictures(path: str, wanted: int | None) -> tuple[np.ndarray | None, np.ndarray]:
     """The chosen frames and their times; None and no times without a video stream or a frame in it."""
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="replace") as container:
         stream = _video_stream(container)
         declared = stream.frames if stream else 0
     if stream is None:
@@ -76,7 +76,7 @@ def _chosen(path: str, expected: int, wanted: int | None) -> tuple[dict[int, tup
     positions = None if wanted is None else set(midpoints(expected, wanted)) if expected else set()
     chosen: dict[int, tuple[np.ndarray, float]] = {}
     count = 0
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="replace") as container:
         stream = _video_stream(container)
         size = None
         for position, frame in enumerate(container.decode(stream)):
@@ -100,7 +100,7 @@ def _seconds(frame: av.VideoFrame, position: int, stream: av.VideoStream) -> flo
 
 def _waveform(path: str, sample_rate: int) -> np.ndarray | None:
     """The sound as mono float32; None without a sound track or a sample in it."""
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="replace") as container:
         if not container.streams.audio:
             return None
         resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
@@ -119,6 +119,8 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
     """The first video stream that is footage: a cover picture of a song is not."""
     cover = av.stream.Disposition.attached_pic
     stream = next((s for s in container.streams.video if not s.disposition & cover), None)
+    if stream and stream.codec_context is None:
+        raise ValueError("its pictures have a codec that FFmpeg lacks")
     if stream:
         stream.codec_context.thread_count = (
             1  # starting threads takes longer than a short clip; processes share the work

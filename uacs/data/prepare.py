@@ -26,6 +26,9 @@ from uacs.records import Sample
 
 Progress = Callable[[int, int], None]
 
+SCRATCH = ".uacs-prepared"
+"""Under a model's or a run's folder: what was prepared on the way. Nobody else's folder has this name."""
+
 
 class PrepareSettings(BaseModel):
     """What `uacs prepare` may be told."""
@@ -74,17 +77,21 @@ def prepare(source: Path, out: Path, settings: PrepareSettings, progress: Progre
     return PreparedDataset(out)
 
 
-def open_dataset(path: Path, scratch: Path, progress: Progress | None = None) -> PreparedDataset:
-    """A prepared folder as it is; a raw layout is first prepared, with the defaults, into `scratch`.
+def open_dataset(path: Path, out: Path, dataset: str, progress: Progress | None = None) -> PreparedDataset:
+    """A prepared folder as it is; a raw layout is first prepared, as the named `dataset`, into a folder under `out`.
 
-    What an earlier call left in `scratch` is made anew, since the raw files may have changed.
+    What an earlier call prepared there is made anew, since the raw files may have changed.
     """
     if (path / "dataset.json").exists():
         return PreparedDataset(path)
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = out / SCRATCH
     if path.is_dir() and not (path / "label.csv").exists():
         raise BadInput(f"{path}: neither dataset.json (a prepared dataset) nor label.csv (a raw one) lies there")
-    return prepare(path, scratch, PrepareSettings(), progress)
+    if not path.exists():
+        raise BadInput(f"{path}: nothing there; name a prepared dataset, a label.csv or the folder that holds one")
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    return prepare(path, scratch, PrepareSettings(dataset=dataset), progress)
 
 
 def _clips(labels: Path, settings: PrepareSettings) -> Path | None:

@@ -107,6 +107,13 @@ def fingerprint(spec: str) -> str:
     return f"{spec}@{PreTrainedConfig.get_config_dict(spec)[0].get('_commit_hash')}"
 
 
+def absolute(spec: str) -> str:
+    """The same with a local path made absolute: replicas have working directories of their own."""
+    prefix = RECORDED if spec.startswith(RECORDED) else ""
+    path = Path(spec.removeprefix(prefix))
+    return prefix + str(path.absolute()) if path.exists() else spec
+
+
 def identity(spec: str, settings: MllmSettings, language: str) -> dict[str, str | int | None]:
     """What a model's answers depend on: itself, and unless they are recorded, how it is asked and read."""
     if spec.startswith(RECORDED):

@@ -1,6 +1,6 @@
 """Stages 2 and 3 for a chunk of escalated samples, as a notebook, a test and a Serve replica call it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,12 @@ class Chunk:
     small: list[SmallOutput]
     tau_large: float
     verify: Verify
+
+    def halves(self) -> list["Chunk"]:
+        """The same in two chunks."""
+        middle = len(self.samples) // 2
+        cuts = (slice(middle), slice(middle, None))
+        return [replace(self, samples=self.samples[cut], small=self.small[cut]) for cut in cuts]
 
 
 @dataclass(frozen=True)

@@ -79,24 +79,39 @@ def train(
 
     model.load_state_dict(ubm_folder.load_weights(out))
     ubm_folder.save(model, tokenizer, config, out)
-    (out / "training.json").write_text(json.dumps({"best_epoch": best_epoch(epochs) + 1, "epochs": epochs}, indent=1))
+    left_out = training.left_out + valid.left_out
+    told = {"best_epoch": best_epoch(epochs) + 1, "epochs": epochs, "left_out": left_out}
+    (out / "training.json").write_text(json.dumps(told, indent=1))
     shutil.rmtree(out / "unfinished")
     return epochs
 
 
 class _Split:
-    """A split's labelled samples, encoded once, with their scores (N,) and classes (N,)."""
+    """A split's labelled samples that can be read, encoded once, with their scores (N,) and classes (N,)."""
 
     def __init__(self, dataset: PreparedDataset, split: str, tokenizer, config: UbmConfig):
         samples: list[Sample] = [s for s in dataset.samples(split) if s.label is not None]
         if not samples:
             raise BadInput(f"{dataset.folder}: no sample of split '{split}' has a label to learn from")
-        for sample in samples:
-            check(sample, config.features)
+        samples, self.left_out = _readable(samples, config)
         labels = np.array([s.label for s in samples])
         self.encoded = encode(samples, tokenizer, config.features, config.training.max_text_tokens)
         self.labels = torch.tensor(labels, dtype=torch.float32)
         self.classes = torch.tensor(training_class(labels))
+
+
+def _readable(samples: list[Sample], config: UbmConfig) -> tuple[list[Sample], list[str]]:
+    """The samples that the UBM can learn from, and why the others are left out."""
+    readable, left_out = [], []
+    for sample in samples:
+        try:
+            check(sample, config.features)
+            readable.append(sample)
+        except BadInput as error:
+            left_out.append(str(error))
+    if not readable:
+        raise BadInput(left_out[0])
+    return readable, left_out
 
 
 def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor]:

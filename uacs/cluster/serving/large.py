@@ -5,7 +5,7 @@ from ray.serve.handle import DeploymentHandle
 
 from uacs.cluster.resources import Resources
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, load
+from uacs.mllm import MllmSettings, absolute, load
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk
 
 DEPLOYMENT = "large"
@@ -34,7 +34,10 @@ class LargeReplica:
 def deploy(
     name: str, spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources
 ) -> DeploymentHandle:
-    """Start the application `name` and wait until it can answer; raises `BadInput` if the model cannot load."""
+    """Start the application `name` and wait until it can answer; raises `BadInput` if the model cannot load.
+
+    A replica that reserves a GPU, or a share of one, uses it.
+    """
     deployment = serve.deployment(
         LargeReplica,
         name=DEPLOYMENT,
@@ -44,7 +47,9 @@ def deploy(
         health_check_timeout_s=600,
         ray_actor_options={"num_cpus": plan.actor_cpus, "num_gpus": plan.replica_gpus},
     )
-    app = deployment.bind(spec, settings.model_dump(), score_range, language)
+    if plan.replica_gpus and settings.device == "cpu":
+        settings = settings.model_copy(update={"device": "cuda"})
+    app = deployment.bind(absolute(spec), settings.model_dump(), score_range, language)
     handle = serve.run(app, name=name, route_prefix=None)
     if fault := handle.why_not.remote().result():
         raise BadInput(fault)
