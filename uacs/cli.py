@@ -25,9 +25,20 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         code, text = _told(error)
-    named = [word for word in sys.argv[1:3] if word.isalpha()]
-    print(f"{' '.join(['uacs', *named])}: {text}", file=sys.stderr)
+    print(f"{_command()}: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def _command() -> str:
+    """The words of the line that name a command."""
+    words: list[str] = ["uacs"]
+    place: click.Command = commands
+    for word in sys.argv[1:]:
+        if not isinstance(place, click.Group) or word not in place.commands:
+            break
+        place = place.commands[word]
+        words.append(word)
+    return " ".join(words)
 
 
 def _told(error: Exception) -> tuple[int, str]:

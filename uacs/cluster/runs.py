@@ -44,12 +44,13 @@ class Run:
                 "versions": versions | {"python": platform.python_version()},
                 "sessions": [],
             }
-            (folder / "outcomes").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             run = cls(folder, manifest)
             run._save()
-            return run
-        run = cls.open(folder)
-        _refuse_other(folder, run.manifest["identity"], identity)
+        else:
+            run = cls.open(folder)
+            _refuse_other(folder, run.manifest["identity"], identity)
+        (folder / "outcomes").mkdir(exist_ok=True)
         return run
 
     @classmethod
