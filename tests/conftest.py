@@ -1,5 +1,9 @@
 """What tests share: one Ray for the session, a small dataset with a pattern, and a UBM trained on it."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,11 @@ import pytest
 
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
+
+# matplotlib keeps its list of fonts in the user's home, which tests leave as it is
+FONTS = tempfile.mkdtemp(prefix="fonts-")
+atexit.register(shutil.rmtree, FONTS, ignore_errors=True)
+os.environ["MPLCONFIGDIR"] = FONTS
 
 WORDS = {1: ["lovely", "great", "wonderful", "warm"], -1: ["awful", "dull", "terrible", "cold"]}
 FILLERS = ["the", "film", "was", "really", "and", "quite"]
