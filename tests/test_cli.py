@@ -118,3 +118,9 @@ def test_a_damaged_ubm_inside_ray_is_still_one_line(uacs, dataset, ubm, recorded
     )
     assert code == 1
     assert f"{copy}: not a whole UBM" in err and "Traceback" not in err
+
+
+def test_without_a_command_the_help_is_shown_once(uacs):
+    code, out, err = uacs()
+    assert (code, err) == (2, "")
+    assert out.count("Usage: uacs") == 1

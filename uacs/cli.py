@@ -19,6 +19,9 @@ def main() -> None:
         sys.exit(commands.main(words, prog_name="uacs", standalone_mode=False) or 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code, text = INTERRUPTED, "interrupted; the same command again takes it up where it stopped"
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        sys.exit(WRONG)
     except click.ClickException as error:
         code, text = WRONG, f"{error.format_message()} (see --help)"
     except Exception as error:

@@ -27,6 +27,7 @@ from uacs.cluster.resources import Resources
 from uacs.cluster.runs import write_outcome
 from uacs.cluster.serving.large import DEPLOYMENT
 from uacs.data.prepared import PreparedDataset
+from uacs.errors import BadInput
 from uacs.mllm.chunk import Chunk, ChunkAnswer
 from uacs.records import NOT_ASKED, STAGES, LargeOutput, Sample, SmallOutput
 
@@ -109,9 +110,16 @@ class SmallStage:
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to the pool's workers alone
 
         self.dataset = PreparedDataset(data)
-        self.predictor = SmallPredictor(ubm, batch_size, "cuda" if cuda else "cpu", threads)
+        # an actor that cannot be built is tried again and again, with a traceback each time
+        self.fault: BadInput | None = None
+        try:
+            self.predictor = SmallPredictor(ubm, batch_size, "cuda" if cuda else "cpu", threads)
+        except BadInput as error:
+            self.fault = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        if self.fault:
+            raise self.fault
         (part,) = batch["part"].to_pylist()
         samples = self.dataset.read(part)
         return _to_columns(part, samples, self.predictor.predict(samples))
