@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
@@ -16,6 +17,10 @@ from uacs.data.prepared import PreparedDataset
 FONTS = tempfile.mkdtemp(prefix="fonts-")
 atexit.register(shutil.rmtree, FONTS, ignore_errors=True)
 os.environ["MPLCONFIGDIR"] = FONTS
+
+# the same examples every time, and no verdict by the clock of a busy machine
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 WORDS = {1: ["lovely", "great", "wonderful", "warm"], -1: ["awful", "dull", "terrible", "cold"]}
 FILLERS = ["the", "film", "was", "really", "and", "quite"]
