@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from uacs import cli
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
 
@@ -116,3 +118,17 @@ def ray_cluster():
     with ray_session():
         start_serve()
         yield
+
+
+@pytest.fixture
+def uacs(monkeypatch, capsys):
+    """Run a command line; gives exit code, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["uacs", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return stop.value.code, said.out, said.err
+
+    return run

@@ -10,25 +10,11 @@ from tests.conftest import write_raw
 from uacs import cli
 
 
-@pytest.fixture
-def uacs(monkeypatch, capsys):
-    """Run a command line; gives exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["uacs", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capsys.readouterr()
-        return stop.value.code, said.out, said.err
-
-    return run
-
-
 @pytest.mark.usefixtures("ray_cluster")
 def test_three_commands_lead_from_a_csv_to_a_run(uacs, encoder, recorded, tmp_path):
     labels = write_raw(tmp_path / "raw", {"train": 60, "valid": 30, "test": 40})
     data, ubm, out = tmp_path / "data", tmp_path / "ubm", tmp_path / "run"
-    code, said, _ = uacs("prepare", labels, data, "--audio", labels.parent / "audio.npz")
+    code, said, _ = uacs("prepare", labels, data, "--dataset", "mosei", "--audio", labels.parent / "audio.npz")
     assert (code, said) == (0, f"{data}: test 40, train 60, valid 30\n")
 
     small = ["--set", "max_epochs=2", "--set", "threads=1", "--set", "accumulate=1"]
@@ -57,7 +43,10 @@ def test_help_is_there(uacs, words):
     assert code == 0 or not words
 
 
-@pytest.mark.parametrize("command", ["demo", "prepare", "train ubm", "calibrate", "evaluate", "report"])
+EXAMPLES = ["demo", "prepare", "train ubm", "calibrate", "evaluate", "report", "replay", "compare", "doctor"]
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
 def test_every_command_shows_an_example(uacs, command):
     _, out, _ = uacs(*command.split(), "--help")
     assert f"Example: uacs {command}" in " ".join(out.split())
@@ -72,7 +61,13 @@ def test_every_command_shows_an_example(uacs, command):
         ("train ubm {data} --out {out} --text-encoder {empty}", 1, "no text encoder there"),
         ("train ubm {empty} --out {out}", 1, "neither dataset.json (a prepared dataset) nor label.csv"),
         ("train ubm {data} --out {ubm} --text-encoder {empty}", 1, "a trained model lies there"),
-        ("prepare {nowhere} {out}", 1, "no such file; name a label.csv or the folder that holds it"),
+        ("prepare {nowhere} {out}", 1, "nothing there; name a prepared dataset, a label.csv or its folder"),
+        ("prepare {table} {out}", 2, "which dataset is it? --dataset mosi, mosei, sims, simsv2"),
+        ("prepare {table} {out} --dataset mine", 2, "--dataset mine: a name of your own needs --like"),
+        ("prepare {table} {out} --dataset mine --like mine", 2, "no dataset 'mine'; there is mosi"),
+        ("prepare {table} {out} --dataset mosi --column text", 2, "--column text: expected NAME=THEIRS"),
+        ("prepare {pickle} {out} --dataset mosi", 1, "wants to call os.system"),
+        ("prepare file://{pickle} {out} --dataset mosi", 1, "a pickle is read from a disk"),
         ("prepare {data} {data}", 1, "a prepared dataset lies there"),
         ("calibrate {data} --ubm {empty} --mllm {mllm} --out {out}", 1, "no config.json, so no UBM"),
         ("calibrate {data} --ubm {ubm} --mllm {empty} --out {out}", 1, "no config.json, so no model"),
@@ -89,6 +84,10 @@ def test_every_command_shows_an_example(uacs, command):
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --config no.yaml", 1, "no.yaml: cannot be read"),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {data}/dataset.json", 1, "a file lies there; name a folder"),
         ("report {empty}", 1, "no manifest.json there, so no run"),
+        ("replay {empty} --lambda 0.1", 1, "no manifest.json there, so no run"),
+        ("replay {empty} --thresholds x --lambda 0.1", 2, "--thresholds brings its own λ and β"),
+        ("compare {empty} {empty}", 1, "no manifest.json there, so no run"),
+        ("compare {empty}", 2, "Missing argument 'SECOND'"),
         ("fly", 2, "No such command 'fly'"),
     ],
 )
@@ -96,6 +95,9 @@ def test_wrong_input_is_one_line_that_names_the_mend(uacs, dataset, ubm, recorde
     (tmp_path / "empty").mkdir()
     places = dict(data=dataset.folder, ubm=ubm, mllm=f"recorded:{recorded}", out=tmp_path / "out")
     places |= dict(empty=tmp_path / "empty", nowhere=tmp_path / "nowhere.csv")
+    places |= dict(table=tmp_path / "table.csv", pickle=tmp_path / "hostile.pkl")
+    places["table"].write_text("id,text\na,fine\n")
+    places["pickle"].write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     found, out, err = uacs(*words.format(**places).split())
     assert (found, out) == (code, "")
     assert said in err

@@ -3,10 +3,14 @@
 import pytest
 
 from uacs import demo
+from uacs.cascade.thresholds import Thresholds
+from uacs.cluster.evaluation import Models, evaluate
 from uacs.cluster.runs import Run
+from uacs.config import EvaluationSettings
+from uacs.data.prepare import PrepareSettings, open_dataset
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
-from uacs.mllm import MllmSettings, load
+from uacs.mllm import MllmSettings, load, prompts
 from uacs.records import ANSWERED
 
 SIZES = {"train": 160, "valid": 24, "test": 40}
@@ -16,6 +20,12 @@ SIZES = {"train": 160, "valid": 24, "test": 40}
 def made(ray_cluster, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
     return out, demo.run(out, sizes=SIZES)
+
+
+@pytest.fixture(scope="module")
+def chinese(ray_cluster, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "chinese"
+    return out, demo.run(out, sizes=SIZES | {"train": 320}, language="zh")
 
 
 def test_it_leaves_what_later_commands_can_be_tried_on(made):
@@ -60,8 +70,37 @@ def test_a_second_call_finds_everything_done(made):
 
 
 def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
-    with pytest.raises(Refused, match="another seed"):
+    with pytest.raises(Refused, match="another seed or language"):
         demo.run(made[0], seed=5, sizes=SIZES)
+    with pytest.raises(Refused, match="another seed or language"):
+        demo.run(made[0], sizes=SIZES, language="zh")
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(Refused, match="not empty and not a demo"):
         demo.run(tmp_path)
+
+
+def test_in_chinese_it_is_simss_way_from_the_labels_to_the_report(chinese):
+    out, summary = chinese
+    data = PreparedDataset(out / "data")
+    assert (data.info.like, data.info.language, data.info.score_range) == ("sims", "zh", (-1.0, 1.0))
+    labels = [label for s in data.samples("train") for label in (s.label, *s.unimodal.values())]
+    assert len(labels) > 160 and max(map(abs, labels)) <= 1
+    assert {"acc2", "f1", "acc3", "acc5", "mae", "corr"} == set(summary["metrics"]["small"]) - {"n"}
+    manifest = Run.open(out / "baseline").manifest
+    assert manifest["identity"]["prompts"] == prompts.version("zh") != prompts.version("en")
+    answers = [row["y_large"] for row in Run.open(out / "baseline").table().to_pylist() if row["y_large"] is not None]
+    assert answers and all(-1 <= y <= 1 for y in answers)
+    assert "acc5" in (out / "baseline" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("corpus", ["made", "chinese"])
+def test_raw_clips_give_the_same_outcomes_as_their_prepared_form(corpus, request, tmp_path):
+    out, _ = request.getfixturevalue(corpus)
+    thresholds = Thresholds.load(out / "evaluation" / "thresholds.json")
+    settings = EvaluationSettings(mllm=demo.MLLM)
+    like = demo.LIKE["zh" if corpus == "chinese" else "en"]
+    raw = open_dataset(out / "corpus", tmp_path / "run", PrepareSettings(dataset="demo", like=like))
+    evaluate(Models(raw, "test", out / "ubm", str(out / "mllm")), thresholds, tmp_path / "run", settings)
+    seconds = ["seconds_small", "seconds_large", "seconds_verify"]
+    ours, theirs = (Run.open(run).table().drop_columns(seconds) for run in (tmp_path / "run", out / "evaluation"))
+    assert ours.equals(theirs)

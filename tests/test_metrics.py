@@ -56,8 +56,26 @@ def test_sims_clips_first_counts_zero_as_negative_and_closes_bins_on_the_right()
     assert scores["mae"] == pytest.approx((0.05 + 0.1 + 0.1 + 0 + 0.1) / 5)
 
 
+def test_a_score_that_came_as_float32_belongs_to_the_bin_that_its_decimal_ends():
+    printed, stored = np.array([0.1, 0.7, -0.1, -0.7]), np.float32([0.1, 0.7, -0.1, -0.7]).astype(float)
+    assert (np.abs(stored - printed) > 0).all()
+    scores = metrics.score(stored, printed, "sims")
+    assert (scores["acc3"], scores["acc5"]) == (1.0, 1.0)
+
+
+def test_ties_fall_as_in_float32_and_distances_do_not():
+    label, prediction = np.array([0.0, 2.0, -1e-60]), np.array([0.5 + 1e-9, 2.5 - 1e-9, 1.0])
+    scores = metrics.score(prediction, label, "mosi")
+    assert scores["acc7"] == 2 / 3  # as float32 they are 0.5 and 2.5, which round to 0 and 2; 1 v 0
+    assert scores["acc2"] == 1.0  # -1e-60 is zero and left out
+    assert np.isnan(metrics.per_sample(prediction, label, "mosi")["acc2"]).tolist() == [True, False, True]
+    assert scores["mae"] == pytest.approx((0.5 + 1e-9 + 0.5 - 1e-9 + 1) / 3, abs=1e-15)
+
+
 def test_a_constant_prediction_has_no_correlation():
     assert np.isnan(metrics.score(np.ones(4), np.array([1.0, 2, 3, 4]), "mosi")["corr"])
+    nearly = np.array([1.0, 1 - 1e-9, 1.0, 1.0])  # constant as float32, in which models answer
+    assert np.isnan(metrics.score(nearly, np.array([1.0, 2, 3, 4]), "mosi")["corr"])
 
 
 def test_only_zeros_have_no_binary_accuracy():
@@ -107,6 +125,12 @@ def test_what_each_sample_adds_is_the_metric(pair):
         assert np.mean(parts["mae"]) == pytest.approx(scores["mae"])
         if np.isfinite(parts["acc2"]).any():
             assert np.nanmean(parts["acc2"]) == pytest.approx(scores["acc2"])
+
+
+def test_what_is_not_there_adds_nothing():
+    for dataset in ("mosi", "sims"):
+        parts = metrics.per_sample(np.array([1.0, np.nan, 1.0]), np.array([np.nan, 1.0, 1.0]), dataset)
+        assert np.isnan(parts["acc2"]).tolist() == np.isnan(parts["mae"]).tolist() == [True, True, False]
 
 
 def test_a_bootstrap_interval_is_as_wide_as_theory_says():

@@ -66,6 +66,8 @@ def commands() -> None:
     \b
     Start here:   uacs demo
     Your data:    uacs prepare, uacs train ubm, uacs calibrate, uacs evaluate
+    Afterwards:   uacs report, uacs replay, uacs compare
+    Trouble:      uacs doctor
     """
 
 
@@ -87,29 +89,40 @@ def _run_options(function):
 @commands.command(epilog="Example: uacs demo --out runs/demo")
 @click.option("--out", type=FOLDER, default=Path("runs/demo"), show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Seed of the corpus and of both models.")
-def demo(out: Path, seed: int) -> None:
+@click.option(
+    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Who speaks: zh is SIMS's way."
+)
+def demo(out: Path, seed: int, language: str) -> None:
     """The whole story on a corpus that it generates: two models, their cascade, accuracy and run time."""
     from uacs.demo import run
 
-    run(out, seed)
+    run(out, seed, language=language)
 
 
-@commands.command(epilog="Example: uacs prepare MOSI/label.csv data/mosi --dataset mosi --audio opensmile.npz")
-@click.argument("source", type=FOLDER)
+@commands.command(epilog="Example: uacs prepare MOSI/Processed/unaligned_50.pkl data/mosi --dataset mosi")
+@click.argument("source")
 @click.argument("out", type=FOLDER)
-@click.option("--dataset", default="mosi", show_default=True, help="mosi, mosei, sims, or a name of your own.")
-@click.option("--clips", type=FOLDER, help="Folder of VIDEO_ID/CLIP_ID.mp4; default: Raw beside label.csv.")
-@click.option("--audio", type=FOLDER, help=".npz with ids and audio; default: computed from the clips.")
-@click.option("--vision", type=FOLDER, help=".npz with ids and vision; default: computed from the clips.")
+@click.option("--dataset", help="mosi, mosei, sims, simsv2, or a name of your own; default: as SOURCE's path has it.")
+@click.option("--like", help="For a name of your own: the dataset whose range, language and metrics hold.")
+@click.option("--clips", type=FOLDER, help="Folder of VIDEO_ID/CLIP_ID.mp4; default: Raw beside SOURCE.")
+@click.option("--audio", type=FOLDER, help=".npz with ids and audio; default: SOURCE's, or computed from the clips.")
+@click.option("--vision", type=FOLDER, help=".npz with ids and vision; default: SOURCE's, or computed from the clips.")
+@click.option("--column", "columns", multiple=True, metavar="NAME=THEIRS", help="A table's column, as text=transcript.")
 @click.option("--processes", default=2, show_default=True, help="Processes that decode clips.")
-def prepare(source: Path, out: Path, **settings) -> None:
-    """Check SOURCE (a label.csv or its folder), join or compute features, and write OUT, a prepared dataset."""
+def prepare(source: str, out: Path, columns: tuple[str, ...], **settings) -> None:
+    """Check SOURCE, join or compute features, and write OUT, a prepared dataset.
+
+    SOURCE is a pickle of MMSA's, a folder with label.csv, or a table: CSV or Parquet, a path or a URI.
+    """
     from uacs.console import counter
     from uacs.data.prepare import PrepareSettings
     from uacs.data.prepare import prepare as write
 
+    if wrong := [pair for pair in columns if "=" not in pair]:
+        raise WrongUse(f"--column {wrong[0]}: expected NAME=THEIRS, as text=transcript")
+    named = dict(pair.split("=", 1) for pair in columns)
     with counter("preparing") as progress:
-        dataset = write(source, out, PrepareSettings(**settings), progress)
+        dataset = write(source, out, PrepareSettings(columns=named, **settings), progress)
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}
     print(f"{out}: " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
     _notes(dataset.info.notes)
@@ -121,23 +134,23 @@ def train() -> None:
 
 
 @train.command(epilog="Example: uacs train ubm data/mosi --preset mosi --out models/ubm --set seed=1112")
-@click.argument("data", type=FOLDER)
+@click.argument("data")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the UBM; a training cut off there goes on.")
-@click.option("--preset", default="mosi", show_default=True, help="Table I's column: mosi, mosei or sims.")
+@click.option("--preset", help="Table I's column: mosi, mosei or sims; default: the dataset's.")
 @click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One training setting, as seed=1112.")
-def ubm(data: Path, out: Path, preset: str, text_encoder: str | None, overrides: tuple[str, ...]) -> None:
+def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, overrides: tuple[str, ...]) -> None:
     """Train the small model on DATA's split train, stopped by split valid."""
     from uacs.console import counter, print_epoch
-    from uacs.data.prepare import open_dataset
+    from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.ubm.folder import DEFAULT_ENCODERS
     from uacs.ubm.settings import training_settings
     from uacs.ubm.training import best_epoch
     from uacs.ubm.training import train as train_ubm
 
-    settings = training_settings(preset, list(overrides))
     with counter("preparing") as progress:
-        dataset = open_dataset(data, out, preset, progress)
+        dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
+    settings = training_settings(preset or dataset.info.kind.preset, list(overrides))
     encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
     epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
     best = epochs[best_epoch(epochs)]
@@ -147,10 +160,10 @@ def ubm(data: Path, out: Path, preset: str, text_encoder: str | None, overrides:
 @commands.command(
     epilog="Example: uacs calibrate data/mosi --ubm models/ubm --mllm recorded:large.parquet --out runs/cal"
 )
-@click.argument("data", type=FOLDER)
+@click.argument("data")
 @_run_options
 @click.option("--split", default="valid", show_default=True)
-@click.option("--lambda", "lambda_", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Eq. 19's λ.")
+@click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ; default: the dataset's.")
 @click.option("--beta", default=0.0, show_default=True, help="Eq. 19's β, in nats.")
 def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> None:
     """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
@@ -169,12 +182,14 @@ def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> 
 @commands.command(
     epilog="Example: uacs evaluate data/mosi --ubm models/ubm --mllm recorded:large.parquet --out runs/test"
 )
-@click.argument("data", type=FOLDER)
+@click.argument("data")
 @_run_options
 @click.option("--thresholds", type=FOLDER, help="thresholds.json; default: calibrate on split valid first.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--all-stages", is_flag=True, help="Ask the large model about every sample, to compare and replay.")
-@click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ where it calibrates; 0.5.")
+@click.option(
+    "--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ where it calibrates; default: the dataset's."
+)
 @click.option("--beta", type=float, help="Eq. 19's β where it calibrates, in nats; 0.")
 def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_stages, lambda_, beta) -> None:
     """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
@@ -183,7 +198,7 @@ def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_sta
     from uacs.cluster.resources import ray_session
     from uacs.config import evaluation_settings
     from uacs.console import cascade
-    from uacs.report.page import metrics_text
+    from uacs.report.text import metrics_text
 
     settings = evaluation_settings(config, overrides)
     if thresholds and (lambda_, beta) != (None, None):
@@ -194,8 +209,7 @@ def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_sta
         if given is None:
             valid = evaluation.Models(models.dataset, "valid", ubm, mllm)
             with cascade("calibrating") as progress:
-                chosen = (0.5 if lambda_ is None else lambda_, 0.0 if beta is None else beta)
-                given = evaluation.calibrated(valid, out, settings, *chosen, progress)
+                given = evaluation.calibrated(valid, out, settings, lambda_, beta or 0.0, progress)
             _notes(given.warnings)
         with cascade("evaluating") as progress:
             summary = evaluation.evaluate(models, given, out, settings, all_stages, progress)
@@ -209,21 +223,89 @@ def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_sta
 def report(run: Path) -> None:
     """Write RUN's report.html anew and print its metrics."""
     from uacs.cluster.evaluation import rewrite_report
-    from uacs.report.page import metrics_text
+    from uacs.report.text import metrics_text
 
     print(metrics_text(rewrite_report(run)) + f"\n\nreport: {run / 'report.html'}")
 
 
-def _models(data: Path, split: str, ubm: Path, mllm: str, out: Path):
+@commands.command(epilog="Example: uacs replay runs/demo/baseline --calibration runs/demo/calibration --lambda 0.1")
+@click.argument("run", type=FOLDER)
+@click.option("--thresholds", type=FOLDER, help="thresholds.json to replay with.")
+@click.option("--calibration", type=FOLDER, help="Run of `uacs calibrate` to set thresholds by; default: RUN's own.")
+@click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ; default: the calibration's.")
+@click.option("--beta", type=float, help="Eq. 19's β, in nats; 0.")
+@click.option("--out", type=FOLDER, help="Folder for the replayed metrics.json and thresholds.json.")
+def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
+    """What other thresholds would have made of RUN's answers; no model runs.
+
+    RUN is best one of `evaluate --all-stages`; answers that were never asked for are counted, not made up.
+    """
+    from uacs.cascade.thresholds import Thresholds
+    from uacs.cluster import review
+    from uacs.cluster.runs import Run
+    from uacs.report.text import metrics_text, missing_text
+
+    if thresholds and (calibration, lambda_, beta) != (None, None, None):
+        raise WrongUse("--thresholds brings its own λ and β; leave --calibration, --lambda and --beta away")
+    done = Run.open(run)
+    given = Thresholds.load(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta or 0.0)
+    summary = review.replay(done, given)
+    _notes(given.warnings)
+    print(f"tau_small {given.tau_small:.4f}, tau_large {given.tau_large:.4f}\n\n{metrics_text(summary)}")
+    if said := missing_text(summary["missing"]):
+        print(f"note: {said}", file=sys.stderr)
+    if out:
+        review.save(out, summary, given)
+
+
+@commands.command(epilog="Example: uacs compare runs/demo/evaluation runs/demo/baseline:large")
+@click.argument("first")
+@click.argument("second")
+@click.option("--resamples", default=2000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+def compare(first: str, second: str, resamples: int) -> None:
+    """FIRST minus SECOND on the samples that both answered: paired bootstrap and McNemar's test.
+
+    Each is RUN for the cascade's answers, RUN:small or RUN:large for one model's.
+    """
+    from uacs.cluster import review
+    from uacs.console import counter
+    from uacs.report.text import comparison_text
+
+    with counter("resampling") as progress:
+        comparison = review.compare(first, second, resamples, progress)
+    print(comparison_text(comparison, first, second))
+
+
+@commands.command(epilog="Example: uacs doctor --data data/mosi --ubm models/ubm --mllm recorded:large.parquet")
+@click.option("--data", help="A dataset to look over.")
+@click.option("--ubm", type=FOLDER, help="A trained UBM to load and to ask.")
+@click.option("--mllm", metavar="SPEC", help="A large model to load and to ask.")
+@click.option("--config", type=FOLDER, help="Settings of a run as YAML; --set goes over it.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, as resources.pool=4.")
+def doctor(data, ubm, mllm, config, overrides) -> None:
+    """Look over this machine, Ray, and what you name: what works, what does not, and the mend."""
+    from uacs.config import evaluation_settings
+    from uacs.doctor import examine
+
+    findings = 0
+    for finding in examine(evaluation_settings(config, overrides), data, ubm, mllm):
+        print(f"{finding.verdict:5} {finding.what}", flush=True)
+        findings += finding.verdict == "fail"
+    sys.exit(FAILED if findings else 0)
+
+
+def _models(data: str, split: str, ubm: Path, mllm: str, out: Path):
     from uacs.cluster.evaluation import Models
     from uacs.cluster.runs import refuse_foreign
     from uacs.console import counter
-    from uacs.data.prepare import open_dataset
+    from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.ubm.settings import load_config
 
     refuse_foreign(out)
+    trained_on, named = load_config(ubm), recognised(data)
+    dataset, like = (named, named) if named else (trained_on.dataset, trained_on.like)
     with counter("preparing") as progress:
-        return Models(open_dataset(data, out, load_config(ubm).dataset, progress), split, ubm, mllm)
+        return Models(open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress), split, ubm, mllm)
 
 
 def _notes(notes: list[str], most: int = 5) -> None:

@@ -31,6 +31,12 @@ def of_file(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def whole(path: Path) -> str:
+    """SHA-256 of all of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def of_settings(settings: object) -> str:
     """Of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

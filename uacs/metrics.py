@@ -2,18 +2,21 @@
 
 Predictions and labels are (N,) float arrays without NaN. MOSI and MOSEI headline Acc2 leaves true
 zeros out (every Acc2 of the paper on MOSI is a fraction of 656, the non-zero ones of 686); SIMS
-counts zero as negative. The numbers are fractions of 1, unrounded.
+counts zero as negative. The numbers are fractions of 1, unrounded. `benchmarks/metrics_against_mmsa.py`
+holds them against MMSA's own.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
+from uacs import datasets
+
 Scores = dict[str, float]
 
 
 def score(prediction: np.ndarray, label: np.ndarray, dataset: str) -> Scores:
-    """All metrics of `dataset` (mosi, mosei, sims; another name is scored by MOSI's rules).
+    """All metrics of `dataset` by its rules (`uacs.datasets`).
 
     Returns `mae, corr, acc2, f1, acc3, acc5, n`, for MOSI's rules also `acc7, acc2_has0, f1_has0`.
     A metric without samples, or the correlation of a constant, is NaN.
@@ -31,21 +34,22 @@ def score(prediction: np.ndarray, label: np.ndarray, dataset: str) -> Scores:
 
 def rules(dataset: str) -> Callable[[np.ndarray, np.ndarray], Scores]:
     """The scoring function of a dataset by its name."""
-    return RULES.get(dataset, _score_mosi)
+    return RULES[datasets.kind(dataset).rules]
 
 
 def _score_mosi(p: np.ndarray, y: np.ndarray) -> Scores:
-    spoken = y != 0
-    acc2, f1 = _binary(p[spoken] > 0, y[spoken] > 0)
-    acc2_has0, f1_has0 = _binary(p >= 0, y >= 0)
+    p32, y32 = _single(p), _single(y)
+    spoken = y32 != 0
+    acc2, f1 = _binary(p32[spoken] > 0, y32[spoken] > 0)
+    acc2_has0, f1_has0 = _binary(p32 >= 0, y32 >= 0)
     return {
         "acc2": acc2,
         "f1": f1,
         "acc2_has0": acc2_has0,
         "f1_has0": f1_has0,
-        "acc7": _rounded_accuracy(p, y, 3),
-        "acc5": _rounded_accuracy(p, y, 2),
-        "acc3": _rounded_accuracy(p, y, 1),
+        "acc7": _rounded_accuracy(p32, y32, 3),
+        "acc5": _rounded_accuracy(p32, y32, 2),
+        "acc3": _rounded_accuracy(p32, y32, 1),
         "mae": _mean(np.abs(p - y)),
         "corr": _correlation(p, y),
     }
@@ -53,12 +57,13 @@ def _score_mosi(p: np.ndarray, y: np.ndarray) -> Scores:
 
 def _score_sims(p: np.ndarray, y: np.ndarray) -> Scores:
     p, y = np.clip(p, -1, 1), np.clip(y, -1, 1)
-    acc2, f1 = _binary(p > 0, y > 0)
+    p32, y32 = _single(p), _single(y)
+    acc2, f1 = _binary(p32 > 0, y32 > 0)
     return {
         "acc2": acc2,
         "f1": f1,
-        "acc5": _binned_accuracy(p, y, [-0.7, -0.1, 0.1, 0.7]),
-        "acc3": _binned_accuracy(p, y, [-0.1, 0.1]),
+        "acc5": _binned_accuracy(p32, y32, [-0.7, -0.1, 0.1, 0.7]),
+        "acc3": _binned_accuracy(p32, y32, [-0.1, 0.1]),
         "mae": _mean(np.abs(p - y)),
         "corr": _correlation(p, y),
     }
@@ -66,9 +71,15 @@ def _score_sims(p: np.ndarray, y: np.ndarray) -> Scores:
 
 RULES: dict[str, Callable[[np.ndarray, np.ndarray], Scores]] = {
     "mosi": _score_mosi,
-    "mosei": _score_mosi,
     "sims": _score_sims,
 }
+"""By the names that `uacs.datasets` uses."""
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    # Classes (and constants) are told in float32, as the field's toolkit does: 0.1 as float32 is a little more
+    # than 0.1, and still belongs to the bin that ends at 0.1. MAE and Corr have no ties and stay float64.
+    return np.asarray(values, np.float32)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -82,7 +93,8 @@ def _rounded_accuracy(p: np.ndarray, y: np.ndarray, limit: int) -> float:
 
 def _binned_accuracy(p: np.ndarray, y: np.ndarray, edges: list[float]) -> float:
     # bins are open on the left and closed on the right
-    return _mean(np.searchsorted(edges, p, side="left") == np.searchsorted(edges, y, side="left"))
+    ends = _single(np.array(edges))
+    return _mean(np.searchsorted(ends, p, side="left") == np.searchsorted(ends, y, side="left"))
 
 
 def _binary(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -102,7 +114,7 @@ def _weighted_f1(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def _correlation(p: np.ndarray, y: np.ndarray) -> float:
-    if len(y) < 2 or np.ptp(p) == 0 or np.ptp(y) == 0:
+    if len(y) < 2 or np.ptp(_single(p)) == 0 or np.ptp(_single(y)) == 0:
         return float("nan")
     return float(np.corrcoef(p, y)[0, 1])
 
@@ -110,15 +122,16 @@ def _correlation(p: np.ndarray, y: np.ndarray) -> float:
 def per_sample(prediction: np.ndarray, label: np.ndarray, dataset: str) -> dict[str, np.ndarray]:
     """What each sample adds to `acc2` (1 right, 0 wrong, NaN not counted) and to `mae`, as (N,) arrays.
 
-    A prediction that is NaN is not counted in either.
+    A prediction or label that is NaN is not counted in either.
     """
     prediction, label = np.asarray(prediction, float), np.asarray(label, float)
     if rules(dataset) is _score_sims:
         prediction, label = np.clip(prediction, -1, 1), np.clip(label, -1, 1)
         counted = np.ones(len(label), bool)
     else:
-        counted = label != 0
-    right = np.where(counted & np.isfinite(prediction), (prediction > 0) == (label > 0), np.nan)
+        counted = _single(label) != 0
+    same = (_single(prediction) > 0) == (_single(label) > 0)
+    right = np.where(counted & np.isfinite(prediction) & np.isfinite(label), same, np.nan)
     return {"acc2": right, "mae": np.abs(prediction - label)}
 
 

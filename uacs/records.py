@@ -27,7 +27,8 @@ class Sample:
     """One clip of one person speaking; any modality may be missing (None), but not all.
 
     text is the transcript; audio (T, d_a) and vision (T, d_v) are float32 feature sequences for the
-    small model; clip is the path of the footage for the large one; label is in the dataset's range.
+    small model; clip is the path or URI of the footage for the large one; label is in the dataset's range;
+    unimodal holds what text, audio or vision alone were labelled, where a dataset says so (CH-SIMS).
     """
 
     sample_id: str
@@ -37,6 +38,7 @@ class Sample:
     clip: str | None = None
     label: float | None = None
     split: str | None = None
+    unimodal: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

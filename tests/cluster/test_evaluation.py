@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.mmsa_files import write_pickle
 from uacs.cascade import routing
 from uacs.cascade.outcomes import column
 from uacs.cascade.replay import Answers, replay
@@ -60,7 +61,8 @@ def test_calibration_asks_everyone_and_applies_eq_19(calibration, models):
     answers = Run.open(out).table()
     assert set(answers["large_status"].to_pylist()) <= {"ok", "clipped"}
     y, label = column(answers, "y_small"), column(answers, "label")
-    assert thresholds.tau_small == fit(column(answers, "u_small"), y, label)[0]
+    assert thresholds.small.lambda_ == 0.1  # the paper's on MOSI
+    assert thresholds.tau_small == fit(column(answers, "u_small"), y, label, 0.1)[0]
     assert thresholds.small.n_same + thresholds.small.n_opposite == 80
     conflict = routing.second_look(y, column(answers, "y_large"), column(answers, "u_large"), np.nan, "conflict")
     asked_twice = np.array([s != "not_asked" for s in answers["verify_status"].to_pylist()])
@@ -165,7 +167,9 @@ def test_thresholds_of_another_model_are_refused(models, calibration, tmp_path):
 def test_features_of_another_extractor_are_refused(dataset, ubm, spec, calibration, tmp_path):
     raw = dataset.folder.parent / "raw"
     shutil.copy(raw / "audio.npz", tmp_path / "covarep.npz")
-    other = prepare(raw / "label.csv", tmp_path / "data", PrepareSettings(audio=tmp_path / "covarep.npz"))
+    other = prepare(
+        raw / "label.csv", tmp_path / "data", PrepareSettings(dataset="mosi", audio=tmp_path / "covarep.npz")
+    )
     with pytest.raises(Refused, match="audio features of 'covarep' .* trained on 'audio'"):
         evaluate(Models(other, "test", ubm, spec), calibration[1], tmp_path / "x", SETTINGS)
 
@@ -219,3 +223,17 @@ def test_the_report_stands_alone_and_can_be_written_anew(run):
     (run[0] / "report.html").unlink()
     rewrite_report(run[0])
     assert (run[0] / "report.html").read_text() == before
+
+
+def test_a_pickle_gives_the_same_outcomes_as_its_prepared_form(uacs, dataset, encoder, recorded, tmp_path):
+    splits = {split: list(dataset.samples(split)) for split in ("train", "valid", "test")}
+    pickled = write_pickle(tmp_path / "MOSI" / "unaligned_50.pkl", splits, {"audio": 6})
+    assert uacs("prepare", pickled, tmp_path / "data")[0] == 0
+    small = ["--text-encoder", encoder, "--set", "max_epochs=1", "--set", "threads=1"]
+    assert uacs("train", "ubm", pickled, "--out", tmp_path / "ubm", *small)[0] == 0
+    models = ["--ubm", tmp_path / "ubm", "--mllm", f"recorded:{recorded}", "--set", "resources.pool=1"]
+    for source, run in ((pickled, "raw"), (tmp_path / "data", "prepared")):
+        code, _, err = uacs("evaluate", source, *models, "--out", tmp_path / run)
+        assert code == 0, err
+    assert table(tmp_path / "raw").equals(table(tmp_path / "prepared"))
+    assert Run.open(tmp_path / "raw").manifest["identity"] == Run.open(tmp_path / "prepared").manifest["identity"]

@@ -9,9 +9,11 @@ from tests.conftest import write_raw
 from uacs.data import corpus
 from uacs.data.extract import BASIC, EXTRACTORS
 from uacs.data.media import decode
-from uacs.data.prepare import PrepareSettings, open_dataset, prepare
+from uacs.data.prepare import PrepareSettings, open_dataset, prepare, recognised
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import BadInput, Refused
+from uacs.errors import BadInput, Refused, WrongUse
+
+MOSEI = PrepareSettings(dataset="mosei")
 
 
 def test_parts_hold_at_most_256_samples_of_one_split_in_the_files_order(dataset):
@@ -33,7 +35,7 @@ def test_samples_come_back_as_they_were(dataset):
 def test_a_sample_without_features_runs_without_them_and_a_note_says_how_many(tmp_path):
     labels = write_raw(tmp_path, {"train": 3})
     np.savez(tmp_path / "some.npz", ids=["train0_1"], audio=np.ones((1, 2)))
-    data = prepare(labels, tmp_path / "data", PrepareSettings(audio=tmp_path / "some.npz"))
+    data = prepare(labels, tmp_path / "data", PrepareSettings(dataset="mosi", audio=tmp_path / "some.npz"))
     assert [s.audio is None for s in data.samples("train")] == [True, False, True]
     assert data.info.notes == [f"2 of 3 samples have no audio in {tmp_path / 'some.npz'}"]
 
@@ -41,16 +43,16 @@ def test_a_sample_without_features_runs_without_them_and_a_note_says_how_many(tm
 def test_features_of_no_sample_are_refused_with_both_spellings(tmp_path):
     labels = write_raw(tmp_path, {"train": 3})
     np.savez(tmp_path / "x.npz", ids=["train0$_$1"], audio=np.ones((1, 2)))
-    with pytest.raises(BadInput, match="it has 'train0\\$_\\$1', the labels have 'train0_0'"):
-        prepare(labels, tmp_path / "data", PrepareSettings(audio=tmp_path / "x.npz"))
+    with pytest.raises(BadInput, match="it has 'train0\\$_\\$1', the samples have 'train0_0'"):
+        prepare(labels, tmp_path / "data", PrepareSettings(dataset="mosi", audio=tmp_path / "x.npz"))
 
 
 def test_preparing_twice_gives_the_same_bytes_and_never_overwrites(tmp_path):
     labels = write_raw(tmp_path, {"train": 5, "test": 300})
-    once, twice = (prepare(labels, tmp_path / name, PrepareSettings()) for name in ("a", "b"))
+    once, twice = (prepare(labels, tmp_path / name, PrepareSettings(dataset="mosi")) for name in ("a", "b"))
     assert once.info == twice.info
     with pytest.raises(Refused, match="lies there"):
-        prepare(labels, tmp_path / "a", PrepareSettings())
+        prepare(labels, tmp_path / "a", PrepareSettings(dataset="mosi"))
 
 
 def test_sims_has_its_own_range(tmp_path):
@@ -67,7 +69,7 @@ def clips(tmp_path_factory):
     videos = sorted((folder / "raw" / "Raw").rglob("*.mp4"))
     videos[2].write_bytes(b"no video")
     videos[3].unlink()
-    return prepare(folder / "raw", folder / "data", PrepareSettings(dataset="demo", processes=1))
+    return prepare(folder / "raw", folder / "data", PrepareSettings(dataset="demo", like="mosei", processes=1))
 
 
 def test_features_of_clips_are_the_extractors(clips):
@@ -97,34 +99,65 @@ def test_clips_move_with_the_dataset(clips, tmp_path):
         moved.rename(clips.folder.parent)
 
 
+def test_the_rules_are_those_of_the_path_or_of_a_name_that_is_given(tmp_path):
+    labels = write_raw(tmp_path / "CMU-MOSEI" / "here", {"train": 4})
+    data = prepare(labels, tmp_path / "a", PrepareSettings())
+    assert (data.info.name, data.info.like, data.info.kind.lambda_) == ("mosei", "mosei", 0.5)
+    data = prepare(labels, tmp_path / "b", PrepareSettings(dataset="mine", like="mosi"))
+    assert (data.info.name, data.info.like, data.info.kind.lambda_) == ("mine", "mosi", 0.1)
+    with pytest.raises(WrongUse, match="which dataset is it"):
+        prepare(write_raw(tmp_path / "clips", {"train": 4}), tmp_path / "c", PrepareSettings())
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/data/CH-SIMS v2(s)/label.csv", "simsv2"),
+        ("/data/ch-simsv2s.pkl", "simsv2"),
+        ("SIMS/Processed/unaligned_39.pkl", "sims"),
+        ("s3://bucket/mosei_raw/label.csv", "mosei"),
+        ("/home/mosi/mosei.csv", "mosei"),
+        ("/data/mosimann/simsalabim.csv", None),
+    ],
+)
+def test_a_dataset_is_recognised_by_its_path(path, name):
+    assert recognised(path) == name
+
+
+def test_labels_that_fill_no_more_than_another_range_raise_a_doubt(tmp_path):
+    (tmp_path / "t.csv").write_text("id,text,label,split\na,fine,0.8,test\n")
+    (note,) = prepare(tmp_path / "t.csv", tmp_path / "data", PrepareSettings(dataset="mosi")).info.notes
+    assert "every label lies within [-1, 1]" in note
+
+
 def test_a_raw_folder_is_prepared_on_the_way(tmp_path):
     write_raw(tmp_path / "raw", {"train": 4})
     for _ in range(2):
-        data = open_dataset(tmp_path / "raw", tmp_path / "out", "mosei")
+        data = open_dataset(tmp_path / "raw", tmp_path / "out", MOSEI)
         assert (data.rows("train"), data.info.name) == (4, "mosei")
-    assert open_dataset(data.folder, tmp_path / "other", "mosi").info.name == "mosei"
+    assert open_dataset(data.folder, tmp_path / "other").info.name == "mosei"
     with pytest.raises(BadInput, match="neither dataset.json"):
-        open_dataset(tmp_path / "raw" / "..", tmp_path / "other", "mosi")
+        open_dataset(tmp_path / "raw" / "..", tmp_path / "other", MOSEI)
 
 
 def test_nothing_of_a_users_is_removed_on_the_way(tmp_path):
     write_raw(tmp_path / "data", {"train": 4})
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BadInput, match="nothing there"):
-        open_dataset(tmp_path / "dat", tmp_path, "mosi")
+        open_dataset(tmp_path / "dat", tmp_path, MOSEI)
     assert sorted(tmp_path.rglob("*")) == before
-    open_dataset(tmp_path / "data", tmp_path, "mosi")
+    open_dataset(tmp_path / "data", tmp_path, MOSEI)
     assert set(before) <= set(tmp_path.rglob("*"))
 
 
 def test_an_empty_split_is_named_with_those_that_are_there(tmp_path):
-    data = prepare(write_raw(tmp_path, {"train": 4}), tmp_path / "data", PrepareSettings())
+    data = prepare(write_raw(tmp_path, {"train": 4}), tmp_path / "data", PrepareSettings(dataset="mosi"))
     with pytest.raises(BadInput, match="split 'test' is empty; there is train"):
         data.parts("test")
 
 
 def test_a_damaged_dataset_is_named(tmp_path):
-    data = prepare(write_raw(tmp_path, {"train": 4}), tmp_path / "data", PrepareSettings())
+    data = prepare(write_raw(tmp_path, {"train": 4}), tmp_path / "data", PrepareSettings(dataset="mosi"))
     (part,) = data.parts("train")
     (data.folder / part).write_bytes(b"x")
     with pytest.raises(BadInput, match=part):

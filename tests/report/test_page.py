@@ -7,7 +7,8 @@ from uacs.cascade.outcomes import build, with_decision
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Fit, Thresholds
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
-from uacs.report.page import metrics_text, number, write_report
+from uacs.report.page import write_report
+from uacs.report.text import metrics_text, number
 
 P = (0.2, 0.3, 0.5)
 MANIFEST = {"identity": {"split": "test", "ubm": "ab"}, "versions": {"uacs": "0.1"}}

@@ -76,7 +76,7 @@ def test_a_sample_that_cannot_be_read_is_left_out_and_told(encoder, fast, tmp_pa
     rows = labels.read_text().splitlines()
     video, clip, _, *rest = rows[4].split(",")
     labels.write_text("\n".join([*rows[:4], ",".join([video, clip, "", *rest]), *rows[5:]]))
-    data = prepare(labels, tmp_path / "data", PrepareSettings(processes=1))
+    data = prepare(labels, tmp_path / "data", PrepareSettings(dataset="mosi", processes=1))
     train(data, str(encoder), fast.model_copy(update={"max_epochs": 1}), tmp_path / "ubm")
     (left_out,) = json.loads((tmp_path / "ubm" / "training.json").read_text())["left_out"]
     assert "train0_3" in left_out and "nothing the UBM reads" in left_out
@@ -86,6 +86,6 @@ def test_a_split_without_labels_is_named(encoder, fast, tmp_path):
     labels = write_raw(tmp_path, {"train": 4, "valid": 4})
     rows = [row.split(",") for row in labels.read_text().splitlines()]
     labels.write_text("\n".join(",".join([*r[:3], "" if r[4] == "valid" else r[3], r[4]]) for r in rows))
-    data = prepare(labels, tmp_path / "data", PrepareSettings())
+    data = prepare(labels, tmp_path / "data", PrepareSettings(dataset="mosi"))
     with pytest.raises(BadInput, match="no sample of split 'valid' has a label"):
         train(data, str(encoder), fast, tmp_path / "ubm")

@@ -8,12 +8,17 @@ import pyarrow as pa
 from uacs import metrics
 from uacs.cascade import baselines
 from uacs.cascade.outcomes import column
+from uacs.cascade.signatures import signatures
 from uacs.cascade.thresholds import Thresholds
 from uacs.records import STAGES
 
 
-def summarise(table: pa.Table, dataset: str, thresholds: Thresholds, wall: float) -> dict:
-    """The content of metrics.json; `wall` is the run's seconds from the first sample to the last.
+def summarise(
+    table: pa.Table, dataset: str, thresholds: Thresholds, wall: float | None, name: str | None = None
+) -> dict:
+    """The content of metrics.json, scored by `dataset`'s rules; `name` is the data's own where it is another.
+
+    `wall` is the run's seconds from the first sample to the last, None for one that no model ran in.
 
     Each system is scored over the labelled samples that it answered. The cascade's `errors` are rows
     without a prediction; they are counted, never averaged in. Where the large model answered every
@@ -22,21 +27,23 @@ def summarise(table: pa.Table, dataset: str, thresholds: Thresholds, wall: float
     stages, sources = Counter(table["stage"].to_pylist()), Counter(table["answer_from"].to_pylist())
     statuses = Counter(table["status"].to_pylist())
     systems = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
-    scores = {name: _scores(table, answer, dataset) for name, answer in systems.items()}
+    scores = {system: _scores(table, answer, dataset) for system, answer in systems.items()}
     scores["large"]["unanswered"] = table.num_rows - int(np.isfinite(column(table, "y_large")).sum())
     compared = baselines.compare(table, dataset, thresholds.tau_large)
+    cost = {system: None if v != v else v for system, v in _cost(table).items()}
     return {
-        "dataset": dataset,
+        "dataset": name or dataset,
         "n": table.num_rows,
         "errors": statuses["error"],
         "degraded": statuses["degraded"],
         "thresholds": {"tau_small": thresholds.tau_small, "tau_large": thresholds.tau_large},
-        "stages": {name: stages[name] for name in STAGES},
-        "answer_from": {name: sources[name] for name in STAGES},
+        "stages": {stage: stages[stage] for stage in STAGES},
+        "answer_from": {stage: sources[stage] for stage in STAGES},
         "metrics": scores,
         "seconds": {"wall": wall} | {s: float(np.nansum(column(table, f"seconds_{s}"))) for s in TIMED},
         "near_thresholds": _near(table, thresholds),
-        "cost": {name: None if v != v else v for name, v in _cost(table).items()},
+        "cost": cost,
+        "warnings": signatures(table, dataset, cost, compared),
     } | ({"compared": compared} if compared else {})
 
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from uacs.cascade.outcomes import column
 from uacs.cascade.uncertainty import polarity
 from uacs.errors import BadInput
 from uacs.records import Polarity
@@ -106,6 +108,34 @@ def fit(
         n_opposite=int(opposite.sum()),
     )
     return float(tau), made_of, warnings
+
+
+def of_table(table: pa.Table, lambda_: float = 0.5, beta: float = 0.0) -> Thresholds:
+    """Both thresholds by Eq. 18-19, from an outcome table in which both models answered a labelled split.
+
+    Raises `BadInput` where there is no label, or a model answered no labelled sample.
+    """
+    label = column(table, "label")
+    if not np.isfinite(label).any():
+        raise BadInput("no sample has a label, so there is nothing to set thresholds by")
+    taus, fits, warnings = {}, {}, []
+    for model in ("small", "large"):
+        u, y = column(table, f"u_{model}"), column(table, f"y_{model}")
+        known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)
+        if not known.any():
+            raise BadInput(f"the {model} model answered no labelled sample; see column error of the outcomes")
+        taus[model], fits[model], said = fit(u[known], y[known], label[known], lambda_, beta)
+        warnings += [f"{model} model: {text}" for text in said]
+        if unanswered := int(np.sum(np.isfinite(label) & ~known)):
+            warnings.append(f"{model} model: {unanswered} of {len(label)} samples had no answer to go by")
+    return Thresholds(
+        tau_small=taus["small"],
+        tau_large=taus["large"],
+        rule="means",
+        small=fits["small"],
+        large=fits["large"],
+        warnings=warnings,
+    )
 
 
 def _or_none(values: np.ndarray, statistic) -> float | None:

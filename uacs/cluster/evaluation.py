@@ -10,24 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray import serve
 
 from uacs import fingerprints, mllm
-from uacs.cascade import thresholds as eq19
-from uacs.cascade.outcomes import column, with_decision
+from uacs.cascade.outcomes import with_decision
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.pipeline import Ask, PartDone, stream
 from uacs.cluster.resources import preflight, ray_session, start_serve
-from uacs.cluster.runs import Run, refuse_foreign, write_outcome, write_whole
+from uacs.cluster.runs import Run, refuse_foreign, refuse_other_models, write_outcome, write_whole
 from uacs.cluster.serving.large import deploy
 from uacs.config import EvaluationSettings
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import BadInput, Refused
+from uacs.errors import Refused
 from uacs.report.page import write_report
 from uacs.ubm.settings import UbmConfig, load_config
 
@@ -64,7 +62,7 @@ def evaluate(
         "tau_small": thresholds.tau_small,
         "tau_large": thresholds.tau_large,
     }
-    _refuse_other_models(thresholds, identity)
+    refuse_other_models(thresholds, identity)
     ask = Ask(thresholds.tau_small, thresholds.tau_large, all_stages, "conflict" if all_stages else "due")
     run = Run.begin(out, identity, settings.model_dump())
     wall = _answer(run, models, ask, settings, progress)
@@ -75,17 +73,20 @@ def calibrate(
     models: Models,
     out: Path,
     settings: EvaluationSettings,
-    lambda_: float = 0.5,
+    lambda_: float | None = None,
     beta: float = 0.0,
     progress: Progress | None = None,
 ) -> Thresholds:
-    """Ask both models about all of a split, set both thresholds by Eq. 19, and leave thresholds.json in `out`."""
+    """Ask both models about all of a split, set both thresholds by Eq. 19, and leave thresholds.json in `out`.
+
+    Without a λ the dataset's own holds (`uacs.datasets`).
+    """
     identity = _identity(models, settings) | {"command": "calibrate", "asked": "everyone"}
     run = Run.begin(out, identity, settings.model_dump())
     nan = float("nan")
     wall = _answer(run, models, Ask(nan, nan, True, "conflict"), settings, progress)
 
-    thresholds = _thresholds(run, models, lambda_, beta)
+    thresholds = run.thresholds(models.dataset.info.kind.lambda_ if lambda_ is None else lambda_, beta)
     for part in models.dataset.parts(models.split):
         answered = pq.read_table(run.outcome(part))
         decided = with_decision(answered, thresholds.tau_small, thresholds.tau_large)
@@ -99,12 +100,13 @@ def calibrated(
     models: Models,
     out: Path,
     settings: EvaluationSettings,
-    lambda_: float = 0.5,
+    lambda_: float | None = None,
     beta: float = 0.0,
     progress: Progress | None = None,
 ) -> Thresholds:
     """Thresholds for a run in `out` that brings none: made in `out`/calibration, or those it was begun with."""
     refuse_foreign(out)
+    lambda_ = models.dataset.info.kind.lambda_ if lambda_ is None else lambda_
     if (out / "manifest.json").exists():
         thresholds = Thresholds.load(out / "calibration" / "thresholds.json")
         made = thresholds.small
@@ -126,9 +128,10 @@ def rewrite_report(folder: Path) -> dict:
 def _identity(models: Models, settings: EvaluationSettings) -> dict:
     """What a run's outcomes depend on; raises unless data and models belong together."""
     config, info = load_config(models.ubm), models.dataset.info
-    _refuse_other_data(config, models)
+    refuse_other_data(config, models.dataset, models.ubm)
     return {
         "dataset": info.name,
+        "like": info.like,
         "split": models.split,
         "data": models.dataset.checksum(models.split)[:16],
         "ubm": fingerprints.of_folder(models.ubm),
@@ -137,36 +140,18 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
     }
 
 
-def _refuse_other_data(config: UbmConfig, models: Models) -> None:
-    info, data = models.dataset.info, models.dataset.folder
+def refuse_other_data(config: UbmConfig, dataset: PreparedDataset, ubm: Path) -> None:
+    """Refuse data whose range or features are not those that a UBM was trained on."""
+    info, data = dataset.info, dataset.folder
     if config.score_range != info.score_range:
-        raise Refused(f"{data}: scores in {info.score_range}, the UBM {models.ubm} answers in {config.score_range}")
+        raise Refused(f"{data}: scores in {info.score_range}, the UBM {ubm} answers in {config.score_range}")
     for modality, trained in config.features.items():
         here = info.features.get(modality)
         if here and here != trained:
             raise Refused(
-                f"{data}: {modality} features of '{here.extractor}' ({here.size}), the UBM {models.ubm} was trained "
+                f"{data}: {modality} features of '{here.extractor}' ({here.size}), the UBM {ubm} was trained "
                 f"on '{trained.extractor}' ({trained.size}); prepare the data with the same, or train a UBM on these"
             )
-
-
-def _refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
-    for what in ("estimator", "readout", "ubm", "mllm"):
-        made, now = getattr(thresholds, what), identity[what]
-        recorded = what == "mllm" and made and made.startswith(mllm.RECORDED) and now.startswith(mllm.RECORDED)
-        if made and made != now and not recorded:  # recorded answers of another split are another file
-            raise Refused(f"the thresholds were made with {what} {made}, this run has {now}; calibrate again")
-    if thresholds.fingerprint and thresholds.fingerprint != _asking(identity):
-        asked = ", ".join(f"{key} {identity[key]}" for key in ASKING if key in identity)
-        raise Refused(f"the thresholds were made with the large model asked otherwise, now {asked}; calibrate again")
-
-
-ASKING = ("readout", "prompts", "frames", "max_new_tokens", "dtype")
-
-
-def _asking(identity: dict) -> str:
-    """How the large model was asked and read, apart from which one it is."""
-    return fingerprints.of_settings({key: identity.get(key) for key in ASKING})
 
 
 def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, progress: Progress | None) -> float:
@@ -212,41 +197,11 @@ def _stream(run: Run, parts: list[str], models: Models, ask: Ask, app: str, sett
     )
 
 
-def _thresholds(run: Run, models: Models, lambda_: float, beta: float) -> Thresholds:
-    table = run.table()
-    label = column(table, "label")
-    if not np.isfinite(label).any():
-        raise BadInput(f"{models.dataset.folder}: split '{models.split}' has no labels to set thresholds by")
-    taus, fits, warnings = {}, {}, []
-    for model in ("small", "large"):
-        u, y = column(table, f"u_{model}"), column(table, f"y_{model}")
-        known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)
-        taus[model], fits[model], said = eq19.fit(u[known], y[known], label[known], lambda_, beta)
-        warnings += [f"{model} model: {text}" for text in said]
-        if unanswered := int(np.sum(np.isfinite(label) & ~known)):
-            warnings.append(f"{model} model: {unanswered} of {len(label)} samples had no answer to set a threshold by")
-    identity = run.manifest["identity"]
-    return Thresholds(
-        tau_small=taus["small"],
-        tau_large=taus["large"],
-        rule="means",
-        small=fits["small"],
-        large=fits["large"],
-        estimator=identity["estimator"],
-        readout=identity["readout"],
-        ubm=identity["ubm"],
-        mllm=identity["mllm"],
-        dataset=identity["dataset"],
-        split=identity["split"],
-        fingerprint=_asking(identity),
-        warnings=warnings,
-    )
-
-
 def _finish(run: Run, models: Models, thresholds: Thresholds, wall: float) -> dict:
     table: pa.Table = run.table()
     thresholds.save(run.folder / "thresholds.json")
-    summary = summarise(table, models.dataset.info.name, thresholds, wall)
+    info = models.dataset.info
+    summary = summarise(table, info.like, thresholds, wall, info.name)
     write_whole(run.folder / "metrics.json", json.dumps(summary, indent=2))
     write_report(run.folder, run.manifest, summary, table, thresholds)
     return summary

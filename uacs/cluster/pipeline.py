@@ -28,7 +28,7 @@ from uacs.cluster.runs import write_outcome
 from uacs.cluster.serving.large import DEPLOYMENT
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput
-from uacs.mllm.chunk import Chunk, ChunkAnswer
+from uacs.mllm.chunk import Chunk, ChunkAnswer, ask
 from uacs.records import NOT_ASKED, STAGES, LargeOutput, Sample, SmallOutput
 
 ATTEMPTS = 2  # a replica that died is built again by Serve; its chunk goes to the next one
@@ -143,17 +143,8 @@ class LargeStage:
     def _asked(self, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:
         u_small = np.array([s.u for s in small])
         due = np.isfinite(u_small) if self.ask.everyone else routing.escalated(u_small, self.ask.tau_small)
-        asked = np.flatnonzero(due).tolist()
-        positions = [asked[i : i + self.chunk_size] for i in range(0, len(asked), self.chunk_size)]
-        chunks = [
-            Chunk([samples[i] for i in chosen], [small[i] for i in chosen], self.ask.tau_large, self.ask.verify)
-            for chosen in positions
-        ]
-        large, verify = [NOT_ASKED] * len(samples), [NOT_ASKED] * len(samples)
-        for chosen, answer in zip(positions, self._answers(chunks), strict=True):
-            for i, second, third in zip(chosen, answer.large, answer.verify, strict=True):
-                large[i], verify[i] = second, third
-        return outcomes.build(samples, small, large, verify)
+        answer = ask(samples, small, due, self.ask.tau_large, self.ask.verify, self.chunk_size, self._answers)
+        return outcomes.build(samples, small, answer.large, answer.verify)
 
     def _answers(self, chunks: list[Chunk]) -> list[ChunkAnswer]:
         responses = [self.handle.answer.remote(chunk) for chunk in chunks]

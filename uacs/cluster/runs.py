@@ -18,6 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uacs import fingerprints, mllm
+from uacs.cascade import thresholds as eq19
+from uacs.cascade.thresholds import Thresholds
 from uacs.data.prepare import SCRATCH
 from uacs.errors import BadInput, Refused
 from uacs.records import OUTCOME_SCHEMA
@@ -81,6 +84,16 @@ class Run:
             raise BadInput(f"{self.folder}: no outcomes yet; run the command that began it again")
         return pa.concat_tables(pq.read_table(f, schema=OUTCOME_SCHEMA) for f in files).sort_by("sample_id")
 
+    def thresholds(self, lambda_: float, beta: float) -> Thresholds:
+        """Both thresholds by Eq. 18-19, from the outcomes of a run that asked both models about everything."""
+        identity = self.manifest["identity"]
+        try:
+            thresholds = eq19.of_table(self.table(), lambda_, beta)
+        except BadInput as error:
+            raise BadInput(f"{self.folder}, split '{identity['split']}': {error}") from None
+        made_with = {name: identity[name] for name in ("estimator", "readout", "ubm", "mllm", "dataset", "split")}
+        return thresholds.model_copy(update=made_with | {"fingerprint": _asking(identity)})
+
     def metrics(self) -> dict:
         """metrics.json; raises `BadInput` if the run is not finished."""
         try:
@@ -107,6 +120,26 @@ class Run:
 
     def _save(self) -> None:
         write_whole(self.folder / "manifest.json", json.dumps(self.manifest, indent=2))
+
+
+def refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
+    """Refuse thresholds that were made with other models, or with the large one asked otherwise, than a run has."""
+    for what in ("estimator", "readout", "ubm", "mllm"):
+        made, now = getattr(thresholds, what), identity[what]
+        recorded = what == "mllm" and made and made.startswith(mllm.RECORDED) and now.startswith(mllm.RECORDED)
+        if made and made != now and not recorded:  # recorded answers of another split are another file
+            raise Refused(f"the thresholds were made with {what} {made}, this run has {now}; calibrate again")
+    if thresholds.fingerprint and thresholds.fingerprint != _asking(identity):
+        asked = ", ".join(f"{key} {identity[key]}" for key in ASKING if key in identity)
+        raise Refused(f"the thresholds were made with the large model asked otherwise, now {asked}; calibrate again")
+
+
+ASKING = ("readout", "prompts", "frames", "max_new_tokens", "dtype")
+
+
+def _asking(identity: dict) -> str:
+    """How the large model was asked and read, apart from which one it is."""
+    return fingerprints.of_settings({key: identity.get(key) for key in ASKING})
 
 
 def refuse_foreign(folder: Path) -> None:

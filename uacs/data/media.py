@@ -2,16 +2,19 @@
 
 Models are particular about which frames they see: uniform segment midpoints, counted over the frames
 that really decode. So the choice is made on the container's own count, which costs nothing, and made
-again where that count proves wrong. Whatever FFmpeg reads is a clip; pictures come out upright.
+again where that count proves wrong. Whatever FFmpeg reads is a clip, on a disk or wherever pyarrow
+reaches; pictures come out upright.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 import numpy as np
 
+from uacs.data import places
 from uacs.errors import BadInput
 
 
@@ -55,9 +58,16 @@ def midpoints(decoded: int, wanted: int) -> list[int]:
     return [round(segment * (i + 0.5) + 1e-6) for i in range(wanted)]
 
 
+@contextmanager
+def _opened(path: str) -> Iterator[av.container.InputContainer]:
+    with ExitStack() as stack:
+        file = stack.enter_context(places.open_file(path)) if places.is_uri(path) else path
+        yield stack.enter_context(av.open(file, metadata_errors="replace"))
+
+
 def _pictures(path: str, wanted: int | None) -> tuple[np.ndarray | None, np.ndarray]:
     """The chosen frames and their times; None and no times without a video stream or a frame in it."""
-    with av.open(path, metadata_errors="replace") as container:
+    with _opened(path) as container:
         stream = _video_stream(container)
         declared = stream.frames if stream else 0
     if stream is None:
@@ -76,7 +86,7 @@ def _chosen(path: str, expected: int, wanted: int | None) -> tuple[dict[int, tup
     positions = None if wanted is None else set(midpoints(expected, wanted)) if expected else set()
     chosen: dict[int, tuple[np.ndarray, float]] = {}
     count = 0
-    with av.open(path, metadata_errors="replace") as container:
+    with _opened(path) as container:
         stream = _video_stream(container)
         size = None
         for position, frame in enumerate(container.decode(stream)):
@@ -100,7 +110,7 @@ def _seconds(frame: av.VideoFrame, position: int, stream: av.VideoStream) -> flo
 
 def _waveform(path: str, sample_rate: int) -> np.ndarray | None:
     """The sound as mono float32; None without a sound track or a sample in it."""
-    with av.open(path, metadata_errors="replace") as container:
+    with _opened(path) as container:
         if not container.streams.audio:
             return None
         resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)

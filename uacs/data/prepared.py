@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from uacs.errors import BadInput
+from uacs import datasets, fingerprints
+from uacs.errors import BadInput, WrongUse
 from uacs.records import Sample
 
 PART_ROWS = 256
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
+UNIMODAL = {"text": "label_text", "audio": "label_audio", "vision": "label_vision"}
+"""The columns of unimodal labels, which CH-SIMS has."""
 
 
 class FeatureInfo(BaseModel):
@@ -42,17 +45,28 @@ class PartInfo(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """dataset.json."""
+    """dataset.json. `like` is the dataset whose rules hold (`uacs.datasets`): itself, if U-ACS knows it."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: int = 1
     name: str
+    like: str = ""
     score_range: tuple[float, float]
     language: str
     features: dict[str, FeatureInfo]
     parts: dict[str, PartInfo]
     notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _like_itself(self) -> "DatasetInfo":
+        self.like = self.like or self.name
+        return self
+
+    @property
+    def kind(self) -> datasets.DatasetKind:
+        """The rules that hold for it."""
+        return datasets.kind(self.like)
 
 
 class PreparedDataset:
@@ -65,7 +79,8 @@ class PreparedDataset:
             self.info = DatasetInfo.model_validate(json.loads(path.read_text()))
         except OSError:
             raise BadInput(f"{folder}: no dataset.json there; make one with `uacs prepare SOURCE {folder}`") from None
-        except (ValidationError, json.JSONDecodeError) as error:
+            self.info.kind  # noqa: B018 - raises for a dataset that this version does not know
+        except (ValidationError, json.JSONDecodeError, WrongUse) as error:
             raise BadInput(
                 f"{path}: not a dataset description ({_first_line(error)}); prepare the data again"
             ) from None
@@ -112,6 +127,10 @@ def write_part(folder: Path, name: str, samples: list[Sample]) -> PartInfo:
         "text": pa.array([s.text for s in samples], pa.string()),
         "label": pa.array([s.label for s in samples], pa.float64()),
     }
+    for modality, column in UNIMODAL.items():
+        if any(modality in s.unimodal for s in samples):
+            columns[column] = pa.array([s.unimodal.get(modality) for s in samples], pa.float64())
+    plain = list(columns)
     for modality in MODALITIES:
         features = [getattr(s, modality) for s in samples]
         if any(f is not None for f in features):
@@ -121,8 +140,9 @@ def write_part(folder: Path, name: str, samples: list[Sample]) -> PartInfo:
     if any(s.clip for s in samples):
         columns["clip"] = pa.array([_relative(s.clip, folder) for s in samples], pa.string())
     aside = folder / f".{name}.partial"
-    pq.write_table(pa.table(columns), aside, compression="zstd")
-    checksum = hashlib.sha256(aside.read_bytes()).hexdigest()
+    # a dictionary of MOSEI's floats is built for nothing: hardly one repeats
+    pq.write_table(pa.table(columns), aside, compression="zstd", use_dictionary=plain)
+    checksum = fingerprints.whole(aside)
     os.replace(aside, folder / name)
     return PartInfo(rows=len(samples), sha256=checksum)
 
@@ -132,7 +152,13 @@ def _samples(table: pa.Table, folder: Path) -> list[Sample]:
     columns |= {modality: _sequences(table, modality) for modality in MODALITIES}
     clips = table["clip"].to_pylist() if "clip" in table.column_names else [None] * table.num_rows
     columns["clip"] = [_absolute(clip, folder) for clip in clips]
+    columns["unimodal"] = _unimodal(table)
     return [Sample(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
+def _unimodal(table: pa.Table) -> list[dict[str, float]]:
+    labels = {m: table[name].to_pylist() for m, name in UNIMODAL.items() if name in table.column_names}
+    return [{m: values[i] for m, values in labels.items() if values[i] is not None} for i in range(table.num_rows)]
 
 
 def _sequences(table: pa.Table, modality: str) -> list[np.ndarray | None]:

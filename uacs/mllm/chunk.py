@@ -1,5 +1,6 @@
 """Stages 2 and 3 for a chunk of escalated samples, as a notebook, a test and a Serve replica call it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,29 @@ class ChunkAnswer:
 
     large: list[LargeOutput]
     verify: list[LargeOutput]
+
+
+def ask(
+    samples: list[Sample],
+    small: list[SmallOutput],
+    due: np.ndarray,
+    tau_large: float,
+    verify: Verify,
+    size: int,
+    answer: Callable[[list[Chunk]], list[ChunkAnswer]],
+) -> ChunkAnswer:
+    """Have the samples that are `due`, a mask (N,), answered in chunks of `size`; the others are not asked.
+
+    Chunks are cut by position, so that answers do not depend on timing.
+    """
+    asked = np.flatnonzero(due).tolist()
+    positions = [asked[i : i + size] for i in range(0, len(asked), size)]
+    chunks = [Chunk([samples[i] for i in at], [small[i] for i in at], tau_large, verify) for at in positions]
+    large, looked = [NOT_ASKED] * len(samples), [NOT_ASKED] * len(samples)
+    for at, answers in zip(positions, answer(chunks), strict=True):
+        for i, second, third in zip(at, answers.large, answers.verify, strict=True):
+            large[i], looked[i] = second, third
+    return ChunkAnswer(large, looked)
 
 
 def answer_chunk(model: LargeModel, chunk: Chunk) -> ChunkAnswer:

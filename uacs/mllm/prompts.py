@@ -38,8 +38,26 @@ WORDINGS = {
             "Either may be wrong: look and listen again, weigh both, and give the final number."
         ),
     ),
+    "zh": Wording(
+        transcript=("这个人说：“", "”\n"),
+        no_transcript="这个人说的话没有文字记录。\n",
+        question=(
+            "请根据言语、声音和面部表情，判断这个人的情感有多积极或多消极。"
+            "请用一个从{low}（最消极）到{high}（最积极）的数字回答，"
+            "带正负号并保留一位小数，例如+0.4或-0.7，不要回答任何其他内容。"
+        ),
+        hints=(
+            "\n此前已有两个答案，每个答案都附有不确定度，即以奈特（nats）为单位的熵，0表示完全确定。"
+            "小模型的答案是{y_small}，不确定度为{u_small}；"
+            "你的答案是{y_large}，不确定度为{u_large}。"
+            "两个答案都可能有误：请重新观看和聆听，权衡两者，给出最终的数字。"
+        ),
+    ),
 }
-"""By the dataset's language; any other is asked in English, whatever the transcript is in."""
+"""By the dataset's language; any other language is asked in English, whatever the transcript is in.
+
+Digits, sign and point are ASCII in each, as the answer's are to be.
+"""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ saturate an LSTM, and the last, partial group of accumulated batches is used rat
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from uacs.data.prepared import FeatureInfo
 from uacs.errors import BadInput, WrongUse
@@ -67,18 +67,24 @@ PRESETS: dict[str, dict[str, float]] = {
 
 
 class UbmConfig(BaseModel):
-    """config.json of a trained UBM: what it is, and what it was trained on."""
+    """config.json of a trained UBM: what it is, and what it was trained on; `like` as in dataset.json."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: int = 1
     estimator: str = "cbe"
     dataset: str
+    like: str = ""
     language: str
     score_range: tuple[float, float]
     features: dict[str, FeatureInfo]
     text_encoder: str
     training: TrainingSettings
+
+    @model_validator(mode="after")
+    def _like_itself(self) -> "UbmConfig":
+        self.like = self.like or self.dataset
+        return self
 
 
 def training_settings(preset: str, overrides: list[str] | None = None) -> TrainingSettings:

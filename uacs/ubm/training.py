@@ -42,6 +42,7 @@ def train(
     """
     config = UbmConfig(
         dataset=dataset.info.name,
+        like=dataset.info.like,
         language=dataset.info.language,
         score_range=dataset.info.score_range,
         features=dataset.info.features,
@@ -68,7 +69,7 @@ def train(
     while not _finished(epochs, settings):
         started = time.perf_counter()
         train_loss = _train_epoch(model, optimiser, training, settings, len(epochs))
-        epoch = {"epoch": len(epochs) + 1, "train_loss": train_loss} | _validate(model, valid, config.dataset)
+        epoch = {"epoch": len(epochs) + 1, "train_loss": train_loss} | _validate(model, valid, config.like)
         epoch["seconds"] = time.perf_counter() - started
         epochs.append(epoch)
         if best_epoch(epochs) == len(epochs) - 1:
@@ -87,31 +88,36 @@ def train(
 
 
 class _Split:
-    """A split's labelled samples that can be read, encoded once, with their scores (N,) and classes (N,)."""
+    """A split's labelled samples that can be read, encoded once, with their scores (N,) and classes (N,).
+
+    Read part by part, so that features are held once, as tensors: MOSEI's take gigabytes.
+    """
 
     def __init__(self, dataset: PreparedDataset, split: str, tokenizer, config: UbmConfig):
-        samples: list[Sample] = [s for s in dataset.samples(split) if s.label is not None]
-        if not samples:
+        self.encoded: list[Encoded] = []
+        self.left_out: list[str] = []
+        labels: list[float] = []
+        for part in dataset.parts(split):
+            samples = self._readable([s for s in dataset.read(part) if s.label is not None], config)
+            self.encoded += encode(samples, tokenizer, config.features, config.training.max_text_tokens)
+            labels += [s.label for s in samples if s.label is not None]
+        if not labels and self.left_out:
+            raise BadInput(self.left_out[0])
+        if not labels:
             raise BadInput(f"{dataset.folder}: no sample of split '{split}' has a label to learn from")
-        samples, self.left_out = _readable(samples, config)
-        labels = np.array([s.label for s in samples])
-        self.encoded = encode(samples, tokenizer, config.features, config.training.max_text_tokens)
-        self.labels = torch.tensor(labels, dtype=torch.float32)
-        self.classes = torch.tensor(training_class(labels))
+        self.labels = torch.tensor(np.array(labels), dtype=torch.float32)
+        self.classes = torch.tensor(training_class(np.array(labels)))
 
-
-def _readable(samples: list[Sample], config: UbmConfig) -> tuple[list[Sample], list[str]]:
-    """The samples that the UBM can learn from, and why the others are left out."""
-    readable, left_out = [], []
-    for sample in samples:
-        try:
-            check(sample, config.features)
-            readable.append(sample)
-        except BadInput as error:
-            left_out.append(str(error))
-    if not readable:
-        raise BadInput(left_out[0])
-    return readable, left_out
+    def _readable(self, samples: list[Sample], config: UbmConfig) -> list[Sample]:
+        """Those that the UBM can learn from; why the others are left out is noted."""
+        readable = []
+        for sample in samples:
+            try:
+                check(sample, config.features)
+                readable.append(sample)
+            except BadInput as error:
+                self.left_out.append(str(error))
+        return readable
 
 
 def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,9 +178,12 @@ def _standardise(model: Ubm, samples: list[Encoded]) -> None:
         sequences = [s.values[modality] for s in samples if modality in s.values]
         if modality == "text" or not sequences:
             continue
-        steps = torch.cat(sequences).double()
-        spread = steps.std(dim=0, correction=0)
-        encoder.mean.copy_(steps.mean(dim=0))
+        # summed sequence by sequence: one tensor of all steps would double what the features take
+        steps = sum(len(s) for s in sequences)
+        mean = torch.stack([s.double().sum(dim=0) for s in sequences]).sum(dim=0) / steps
+        square = torch.stack([(s.double() - mean).square().sum(dim=0) for s in sequences]).sum(dim=0)
+        spread = (square / steps).sqrt()
+        encoder.mean.copy_(mean)
         encoder.scale.copy_(torch.where(spread > 1e-8, spread, 1.0))
 
 

@@ -1,0 +1,84 @@
+"""What finished runs say without a model: replayed at other thresholds, and compared with each other."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from uacs.cascade import paired
+from uacs.cascade.outcomes import column, with_decision
+from uacs.cascade.replay import Answers
+from uacs.cascade.replay import replay as route
+from uacs.cascade.summary import summarise
+from uacs.cascade.thresholds import Thresholds
+from uacs.cluster.runs import Run, refuse_other_models, write_whole
+from uacs.errors import BadInput, Refused, WrongUse
+
+SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
+
+
+def replay(run: Run, thresholds: Thresholds) -> dict:
+    """metrics.json as it would be with other thresholds, plus `missing`: answers that were due and never asked for.
+
+    Where one is missing the cascade's fallback stands in (stage 3: y_large, stage 2: y_small).
+    """
+    identity = run.manifest["identity"]
+    refuse_other_models(thresholds, identity)
+    table = run.table()
+    replayed = route(Answers.of(table), thresholds.tau_small, thresholds.tau_large)
+    decided = with_decision(table, thresholds.tau_small, thresholds.tau_large)
+    summary = summarise(decided, _like(run), thresholds, wall=None, name=identity["dataset"])
+    return summary | {"missing": {"large": int(replayed.missing_large), "verify": int(replayed.missing_verify)}}
+
+
+def save(folder: Path, summary: dict, thresholds: Thresholds) -> None:
+    """Leave a replay's metrics.json and the thresholds.json that it was made with in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "manifest.json").exists():
+        raise Refused(f"{folder}: a run lies there, whose metrics are its own; name another --out")
+    write_whole(folder / "metrics.json", json.dumps(summary, indent=2))
+    thresholds.save(folder / "thresholds.json")
+
+
+def recalibrated(run: Run, calibration: Path | None, lambda_: float | None, beta: float) -> Thresholds:
+    """Eq. 19's thresholds from the calibration that a run rests on, with another λ or β; without a λ with its own.
+
+    The calibration is by default the one in the run's own folder.
+    """
+    folder = calibration or run.folder / "calibration"
+    if not (folder / "manifest.json").exists():
+        raise BadInput(f"{folder}: no calibration there; name the run of `uacs calibrate` by --calibration")
+    if lambda_ is None:
+        made = Thresholds.load(folder / "thresholds.json").small
+        if made is None:
+            raise WrongUse(f"{folder}: its thresholds name no λ; give one by --lambda")
+        lambda_ = made.lambda_
+    return Run.open(folder).thresholds(lambda_, beta)
+
+
+def compare(
+    first: str, second: str, resamples: int = 2000, progress: Callable[[int, int], None] | None = None
+) -> paired.Comparison:
+    """Two runs on the samples that both answered, as RUN or RUN:SYSTEM with a system of `SYSTEMS`."""
+    (one, answers), (two, others) = _run_and_answer(first), _run_and_answer(second)
+    rules = {_like(one), _like(two)}
+    if len(rules) > 1:
+        raise Refused(f"{first} is scored by {_like(one)}'s rules, {second} by {_like(two)}'s; there is no difference")
+    return paired.compare(one.table(), two.table(), rules.pop(), (answers, others), resamples, progress=progress)
+
+
+def _run_and_answer(spec: str) -> tuple[Run, str]:
+    """A run and the column of its outcomes that is meant."""
+    folder, _, system = spec.rpartition(":")
+    if system not in SYSTEMS:
+        folder, system = spec, "uacs"
+    run = Run.open(Path(folder))
+    if not np.isfinite(column(run.table(), SYSTEMS[system])).any():
+        raise BadInput(f"{folder}: no sample has an answer of '{system}'; name a run that asked it")
+    return run, SYSTEMS[system]
+
+
+def _like(run: Run) -> str:
+    identity = run.manifest["identity"]
+    return identity.get("like") or identity["dataset"]

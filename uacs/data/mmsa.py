@@ -1,0 +1,210 @@
+"""The field's own files: the pickles of MOSI, MOSEI, SIMS and SIMS v2 as MMSA and MMSA-FET write them.
+
+    {"train", "valid", "test"} -> id, raw_text, text_bert, audio, audio_lengths, vision, vision_lengths,
+                                  regression_labels, and for SIMS regression_labels_T, _A, _V
+
+Shapes are those of the arrays, lengths those of the file. Aligned files have none: there a sequence is as
+long as the sentence's tokens (`text_bert`), as MMSA's models have it. Token ids and BERT features are not
+taken over, since the UBM tokenises `raw_text` itself. Arrays are read a few hundred rows at a time.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uacs.data import places, unpickle
+from uacs.data.prepared import MODALITIES, FeatureInfo
+from uacs.data.source import score, sequence
+from uacs.data.unpickle import Array
+from uacs.errors import BadInput
+from uacs.records import Sample
+
+SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
+LABELS = "regression_labels"
+UNIMODAL_LABELS = {"text": f"{LABELS}_T", "audio": f"{LABELS}_A", "vision": f"{LABELS}_V"}
+JOINT = "$_$"  # between video and clip in an id
+BATCH = 256
+
+Column = list | tuple | np.ndarray
+
+
+class MmsaPickle:
+    """The samples of a pickle; clips are `clips`/VIDEO_ID/CLIP_ID.mp4, by default in Raw beside or above the file."""
+
+    def __init__(self, path: Path, dataset: str, score_range: tuple[float, float], clips: Path | None = None):
+        self.path, self.score_range = path, score_range
+        content = unpickle.load(path)
+        self.splits = {name: _Split(path, name, values) for name, values in _splits(path, content).items()}
+        self.count: int | None = sum(split.rows for split in self.splits.values())
+        self.features = self._sizes(dataset)
+        self.provides = set(self.features)
+        self.notes: list[str] = []
+        self._unheard = dict.fromkeys(self.features, 0)  # samples with -inf, the logarithm of silence
+        folders = [clips] if clips else [path.parent / "Raw", path.parent.parent / "Raw"]
+        self.clips = next((folder for folder in folders if folder.is_dir()), None)
+        self._footage = places.files_under(self.clips, ".mp4") if self.clips else set()
+
+    def __iter__(self) -> Iterator[Sample]:
+        seen: dict[str, str] = {}
+        for name, split in self.splits.items():
+            if split.labels is None:
+                self.notes.append(f"{self.path}, split '{name}': no {LABELS}; nothing can be learned or scored")
+            for start in range(0, split.rows, BATCH):
+                for sample in self._batch(split, start, min(start + BATCH, split.rows)):
+                    if sample.sample_id in seen:
+                        raise BadInput(
+                            f"{self.path}, split '{name}', sample '{sample.sample_id}': stands in split "
+                            f"'{seen[sample.sample_id]}' already; keep one of them"
+                        )
+                    seen[sample.sample_id] = name
+                    yield sample
+        self.notes += [
+            f"{modality} of {count} samples has -inf; 0 stands there, as in MMSA"
+            for modality, count in self._unheard.items()
+            if count
+        ]
+
+    def _batch(self, split: "_Split", start: int, stop: int) -> Iterator[Sample]:
+        arrays = {modality: array.rows(start, stop) for modality, array in split.arrays.items()}
+        for i in range(start, stop):
+            sample_id, clip = _names(split.ids[i])
+            where = f"{self.path}, split '{split.name}', sample '{sample_id}'"
+            features = {
+                modality: self._sequence(modality, rows[i - start], split.length(modality, i), sample_id)
+                for modality, rows in arrays.items()
+            }
+            unimodal = {m: score(values[i], self.score_range, where) for m, values in split.unimodal.items()}
+            yield Sample(
+                sample_id=sample_id,
+                text=_text(split.texts[i], where) if split.texts is not None else None,
+                clip=places.within(self.clips, clip) if self.clips and clip in self._footage else None,
+                label=None if split.labels is None else score(split.labels[i], self.score_range, where),
+                split=split.name,
+                unimodal={m: value for m, value in unimodal.items() if value is not None},
+                **features,
+            )
+
+    def _sequence(self, modality: str, steps: np.ndarray, length: int, sample_id: str) -> np.ndarray | None:
+        steps = steps.reshape(-1, steps.shape[-1])[:length]
+        if (unheard := steps == -np.inf).any():
+            self._unheard[modality] += 1
+            steps = np.where(unheard, 0, steps)
+        values, note = sequence(steps, sample_id, modality)
+        self.notes += [note] if note else []
+        return values
+
+    def _sizes(self, dataset: str) -> dict[str, FeatureInfo]:
+        """Features are known by dataset and alignment: MMSA has one way to make each."""
+        features: dict[str, FeatureInfo] = {}
+        for split in self.splits.values():
+            way = "aligned" if split.aligned else "unaligned"
+            for modality, array in split.arrays.items():
+                info = FeatureInfo(size=array.shape[-1], extractor=f"mmsa-{dataset}-{way}")
+                if features.setdefault(modality, info) != info:
+                    was = features[modality]
+                    raise BadInput(
+                        f"{self.path}, split '{split.name}': {modality} is {way} of size {info.size}, in another split "
+                        f"{was.extractor.rpartition('-')[2]} of size {was.size}; a file holds features of one kind"
+                    )
+        return features
+
+
+class _Split:
+    """One split's columns, their lengths checked against its ids."""
+
+    def __init__(self, path: Path, name: str, content: Any):
+        self.name, self.where = name, f"{path}, split '{name}'"
+        if not isinstance(content, dict):
+            raise BadInput(f"{self.where}: not a dictionary of arrays, so not MMSA's layout")
+        if "id" not in content:
+            raise BadInput(f"{self.where}: no id; it has {', '.join(map(str, content))[:200]}")
+        self.ids = _column(content["id"])
+        self.rows = len(self.ids)
+        if "raw_text" not in content and "text_bert" in content:
+            raise BadInput(
+                f"{self.where}: text_bert without raw_text; the UBM tokenises the words itself and needs them"
+            )
+        self.texts = self._listed(content, "raw_text")
+        self.labels = self._listed(content, LABELS)
+        self.unimodal = {
+            m: values for m, key in UNIMODAL_LABELS.items() if (values := self._listed(content, key)) is not None
+        }
+        self.arrays = {m: self._features(content[m], m) for m in MODALITIES if content.get(m) is not None}
+        self.lengths = {m: self._listed(content, f"{m}_lengths") for m in self.arrays}
+        self.tokens = self._tokens(content.get("text_bert"))
+        if self.texts is None and not self.arrays:
+            raise BadInput(f"{self.where}: no raw_text, audio or vision; it has {', '.join(map(str, content))[:200]}")
+
+    @property
+    def aligned(self) -> bool:
+        """Whether every modality has a step a token: such files say no lengths."""
+        return all(lengths is None for lengths in self.lengths.values())
+
+    def length(self, modality: str, row: int) -> int:
+        """The steps of a row that are not padding."""
+        shape, lengths = self.arrays[modality].shape, self.lengths[modality]
+        most = shape[1] if len(shape) == 3 else 1
+        steps = self.tokens if lengths is None else lengths
+        length = most if steps is None or len(shape) == 2 else int(steps[row])
+        if not 0 <= length <= most:
+            raise BadInput(f"{self.where}, sample '{self.ids[row]}': {modality} has {length} of {most} steps")
+        return length
+
+    def _listed(self, content: dict, key: str) -> Column | None:
+        if content.get(key) is None:
+            return None
+        values = _column(content[key])
+        if len(values) != self.rows:
+            raise BadInput(f"{self.where}: {key} has {len(values)} entries for {self.rows} ids")
+        return values
+
+    def _features(self, array: Any, modality: str) -> Array:
+        good = isinstance(array, Array) and len(array.shape) in (2, 3) and array.dtype.kind in "fiu"
+        if not good or array.shape[0] != self.rows:
+            what = f"{array.dtype} {array.shape}" if isinstance(array, Array) else type(array).__name__
+            raise BadInput(f"{self.where}: {modality} is {what}; expected numbers ({self.rows}, steps, size)")
+        return array
+
+    def _tokens(self, text_bert: Any) -> np.ndarray | None:
+        """Tokens of each sentence: the sum of text_bert's second row, its attention mask."""
+        needed = any(lengths is None for lengths in self.lengths.values())
+        if not needed or not isinstance(text_bert, Array) or text_bert.shape[:2] != (self.rows, 3):
+            return None
+        return text_bert.read()[:, 1].sum(axis=-1).astype(int)
+
+
+def _splits(path: Path, content: Any) -> dict[str, Any]:
+    """The splits that are there, by our names."""
+    names = list(content) if isinstance(content, dict) else []
+    found = {ours: theirs for ours, spellings in SPLIT_NAMES.items() for theirs in spellings if theirs in names}
+    if not found:
+        has = f"it has {', '.join(map(str, names))[:200]}" if names else f"it is a {type(content).__name__}"
+        raise BadInput(f"{path}: no split train, valid or test, so not MMSA's layout; {has}")
+    return {ours: content[theirs] for ours, theirs in found.items()}
+
+
+def _column(values: Any) -> Column:
+    """A list, tuple or array as something to index by row."""
+    if isinstance(values, Array):
+        return values.read() if values.shape else []
+    return values if isinstance(values, list | tuple) else []
+
+
+def _names(value: Any) -> tuple[str, str]:
+    """A sample's id as label.csv would have it, and where its clip lies in Raw."""
+    words = [_str(word) for word in value] if isinstance(value, list | tuple | np.ndarray) else [_str(value)]
+    name = "_".join(words)
+    video, _, clip = name.rpartition(JOINT)
+    return name.replace(JOINT, "_"), f"{video}/{clip}.mp4"
+
+
+def _text(value: Any, where: str) -> str | None:
+    if value is not None and not isinstance(value, str | bytes):
+        raise BadInput(f"{where}: raw_text is a {type(value).__name__}; expected words")
+    return _str(value).strip() or None if value is not None else None
+
+
+def _str(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,71 @@
+"""Files here or wherever pyarrow reaches: a path, or a URI such as s3://bucket/mosi/label.csv."""
+
+import posixpath
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from uacs.errors import BadInput
+
+Place = str | Path
+
+
+def is_uri(place: Place) -> bool:
+    """Whether a place is named by a URI rather than a path."""
+    return "://" in str(place)
+
+
+def resolve(place: Place) -> tuple[FileSystem, str]:
+    """The filesystem of a place and its path there; raises `BadInput` for a URI that pyarrow does not know."""
+    if not is_uri(place):
+        return LocalFileSystem(), str(place)
+    try:
+        return FileSystem.from_uri(str(place))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
+        raise BadInput(f"{place}: pyarrow cannot reach it ({str(error).splitlines()[0]}); name a path or URI") from None
+
+
+def open_file(place: Place) -> pa.NativeFile:
+    """A file, opened for reading at any position; the OSError of one that is not there is the caller's."""
+    filesystem, path = resolve(place)
+    return filesystem.open_input_file(path)
+
+
+def open_stream(place: Place) -> pa.NativeFile:
+    """A file, opened for reading from front to end; one that is named .gz or .bz2 is unpacked on the way."""
+    filesystem, path = resolve(place)
+    return filesystem.open_input_stream(path)
+
+
+def is_file(place: Place) -> bool:
+    """Whether a file lies there."""
+    return _type(place) == FileType.File
+
+
+def is_folder(place: Place) -> bool:
+    """Whether a folder lies there."""
+    return _type(place) == FileType.Directory
+
+
+def beside(place: Place, name: str) -> str:
+    """What a relative `name` means in the folder that holds `place`; an absolute name or a URI is itself."""
+    return name if is_uri(name) or posixpath.isabs(name) else posixpath.join(posixpath.dirname(str(place)), name)
+
+
+def within(folder: Place, name: str) -> str:
+    """`name` in a folder."""
+    return posixpath.join(str(folder), name)
+
+
+def files_under(folder: Place, suffix: str) -> set[str]:
+    """The files below a folder whose names end so, each relative to it; none if there is no such folder."""
+    filesystem, path = resolve(folder)
+    found = filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    names = (info.path for info in found if info.type == FileType.File and info.path.endswith(suffix))
+    return {posixpath.relpath(name, path) for name in names}
+
+
+def _type(place: Place) -> FileType:
+    filesystem, path = resolve(place)
+    return filesystem.get_file_info(path.rstrip("/") or "/").type

@@ -1,0 +1,121 @@
+"""Samples into parts: 256 of a split at a time, their features joined or computed, written aside and renamed."""
+
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data.features import FeatureFile
+from uacs.data.media import decode
+from uacs.data.prepared import PART_ROWS, FeatureInfo, PartInfo, write_part
+from uacs.errors import BadInput
+from uacs.records import Sample
+
+
+class PartWriter:
+    """Writes SPLIT-NNNNN.parquet into `out`, in the order in which samples are added; a context.
+
+    `files` are features to join by sample id; `computed` names the modalities that the built-in extractor
+    makes of the clips. If the context is left by an exception, what was written goes again.
+    """
+
+    def __init__(self, out: Path, files: dict[str, FeatureFile], computed: list[str], processes: int):
+        self.out, self.files, self.computed, self.processes = out, files, computed, processes
+        self.parts: dict[str, PartInfo] = {}
+        self.notes: list[str] = []
+        self.written, self.largest_label = 0, 0.0
+        self._waiting: dict[str, list[Sample]] = {}
+        self._joined = dict.fromkeys(files, 0)
+        self._first: str | None = None
+        self._extracted = False
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "PartWriter":
+        self._made = not self.out.exists()
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        if kind:
+            for name in self.parts:
+                (self.out / name).unlink()
+            if self._made and not any(self.out.iterdir()):
+                self.out.rmdir()
+
+    def add(self, sample: Sample) -> bool:
+        """Take one sample; returns whether that completed a part."""
+        split = sample.split or "test"
+        self._first = self._first or sample.sample_id
+        self.largest_label = max(self.largest_label, abs(sample.label or 0.0))
+        self._waiting.setdefault(split, []).append(self._with_files(sample))
+        full = len(self._waiting[split]) == PART_ROWS
+        if full:
+            self._write(split)
+        return full
+
+    def finish(self) -> None:
+        """Write what is left; raises `BadInput` for a feature file of which no id was ever met."""
+        for split in sorted(self._waiting):
+            self._write(split)
+        for modality, file in self.files.items():
+            without = self.written - self._joined[modality]
+            if without == self.written:
+                example = next(iter(file.by_id), "nothing")
+                raise BadInput(f"{file.path}: no id matches; it has '{example}', the samples have '{self._first}'")
+            if without:
+                self.notes.append(f"{without} of {self.written} samples have no {modality} in {file.path}")
+
+    def features(self) -> dict[str, FeatureInfo]:
+        """What was joined and computed here."""
+        joined = {m: FeatureInfo(size=f.size, extractor=f.extractor) for m, f in self.files.items()}
+        made = self.computed if self._extracted else []
+        return joined | {m: FeatureInfo(size=EXTRACTORS[BASIC].sizes[m], extractor=BASIC) for m in made}
+
+    def _with_files(self, sample: Sample) -> Sample:
+        found: dict[str, Any] = {m: file.by_id.get(sample.sample_id) for m, file in self.files.items()}
+        for modality, values in found.items():
+            self._joined[modality] += values is not None
+        return replace(sample, **found)
+
+    def _write(self, split: str) -> None:
+        samples = self._with_computed(self._waiting.pop(split))
+        for s in samples:
+            if s.text is None and s.audio is None and s.vision is None and s.clip is None:
+                raise BadInput(f"sample '{s.sample_id}': no text, features or clip; give it one or remove its row")
+        name = f"{split}-{sum(part.startswith(f'{split}-') for part in self.parts):05d}.parquet"
+        self.parts[name] = write_part(self.out, name, samples)
+        self.written += len(samples)
+
+    def _with_computed(self, samples: list[Sample]) -> list[Sample]:
+        if not self.computed or not any(s.clip for s in samples):
+            return samples
+        self._extracted = True
+        results = list(self._mapped(samples))
+        self.notes += [note for _, note in results if note]
+        return [sample for sample, _ in results]
+
+    def _mapped(self, samples: list[Sample]) -> Iterable[tuple[Sample, str | None]]:
+        if self._pool is None:  # spawned, since Ray or torch may live in the caller
+            count = min(self.processes, len(samples))
+            self._pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+        return self._pool.map(partial(_extracted, modalities=self.computed), samples, chunksize=8)
+
+
+def _extracted(sample: Sample, modalities: list[str]) -> tuple[Sample, str | None]:
+    if sample.clip is None:
+        return sample, None
+    try:
+        audio, vision = EXTRACTORS[BASIC].extract(decode(sample.clip))
+    except BadInput as error:
+        return sample, f"sample '{sample.sample_id}': {error}; kept without audio and vision"
+    return replace(
+        sample,
+        audio=audio if "audio" in modalities else sample.audio,
+        vision=vision if "vision" in modalities else sample.vision,
+    ), None

@@ -1,0 +1,209 @@
+"""What `uacs doctor` looks at: the machine, Ray, a dataset and two models, each tried rather than assumed."""
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from uacs import fingerprints, mllm
+from uacs.config import EvaluationSettings
+from uacs.data import places
+from uacs.data.prepare import PrepareSettings, dataset_of, open_source
+from uacs.data.prepared import SPLITS, PreparedDataset
+from uacs.errors import UacsError
+from uacs.records import ANSWERED, Sample
+from uacs.ubm.settings import load_config
+
+GIB = 2**30
+SPARE_DISK, SPARE_MEMORY, SPARE_SHARED = 5 * GIB, 4 * GIB, GIB
+TRIED = 8  # samples that each model is asked about
+SAMPLE = Sample("doctor", text="well, I really liked it")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `ok`, `warn` (it works, but) or `fail` (it does not), and what was found, with the mend."""
+
+    verdict: str
+    what: str
+
+
+def examine(settings: EvaluationSettings, data: str | None, ubm: Path | None, spec: str | None) -> Iterator[Finding]:
+    """Every finding as soon as it is made; what fails does not keep the rest from being looked at."""
+    yield from _guarded("machine", _machine)
+    yield from _guarded("ray", _ray, settings)
+    prepared = data is not None and not places.is_uri(data) and (Path(data) / "dataset.json").exists()
+    if data:
+        yield from _guarded("data", _prepared if prepared else _raw, data)
+    if ubm:
+        yield from _guarded("ubm", _ubm, ubm, data if prepared else None)
+    if spec:
+        yield from _guarded("mllm", _mllm, spec, settings, data if prepared else None)
+
+
+def _guarded(name: str, check, *arguments) -> Iterator[Finding]:
+    try:
+        for finding in check(*arguments):
+            yield Finding(finding.verdict, f"{name}: {finding.what}")
+    except UacsError as error:
+        yield Finding("fail", f"{name}: {error}")
+    except Exception as error:  # a doctor that falls over tells nothing of the patient
+        yield Finding("fail", f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _machine() -> Iterator[Finding]:
+    import torch
+
+    named = ", ".join(f"{name} {version(name)}" for name in ("uacs", "ray", "torch", "transformers", "numpy"))
+    yield Finding("ok", f"Python {platform.python_version()}, {named}")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding("ok", f"{len(os.sched_getaffinity(0))} CPUs; GPUs: {', '.join(gpus) or 'none, models run on CPU'}")
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    yield _spare("free memory", memory, SPARE_MEMORY, "a 7B model in bfloat16 takes 16 GiB")
+    yield _spare(
+        "free disk for temporary files", shutil.disk_usage(tempfile.gettempdir()).free, SPARE_DISK, "set TMPDIR"
+    )
+    if os.path.isdir("/dev/shm"):
+        free = shutil.disk_usage("/dev/shm").free
+        yield _spare("shared memory", free, SPARE_SHARED, "Ray falls back to slow files; docker run --shm-size=4g")
+
+
+def _spare(what: str, free: float, wanted: float, mend: str) -> Finding:
+    if free >= wanted:
+        return Finding("ok", f"{free / GIB:.1f} GiB of {what}")
+    return Finding("warn", f"{free / GIB:.1f} GiB of {what}, below {wanted / GIB:g}: {mend}")
+
+
+def _ray(settings: EvaluationSettings) -> Iterator[Finding]:
+    from uacs.cluster.resources import preflight, ray_session, start_serve
+
+    address = os.environ.get("RAY_ADDRESS")
+    started = time.perf_counter()
+    with ray_session() as ours:
+        import ray
+
+        start_serve()
+        resources = ray.cluster_resources()
+        where = "one of our own on 127.0.0.1" if ours else f"the cluster at {address}"
+        have = f"{resources.get('CPU', 0):g} logical CPUs, {resources.get('GPU', 0):g} GPUs"
+        yield Finding("ok", f"{where} with Serve is up after {time.perf_counter() - started:.1f} s: {have}")
+        preflight(settings.resources, resources, settings.mllm.device)
+        plan = settings.resources
+        yield Finding(
+            "ok", f"the plan fits: {plan.pool} actors of the UBM, {plan.replicas} replicas of the large model"
+        )
+
+
+def _prepared(data: str) -> Iterator[Finding]:
+    dataset = PreparedDataset(data)
+    info = dataset.info
+    rules = (
+        f"rules of {info.like}, scores in [{info.score_range[0]:g}, {info.score_range[1]:g}], language {info.language}"
+    )
+    yield Finding("ok", f"{data} is {info.name} ({rules})")
+    for split in SPLITS:
+        parts = [name for name in info.parts if name.startswith(f"{split}-")]
+        if not parts:
+            yield Finding("warn", f"split {split} is empty")
+            continue
+        for part in parts:
+            found = fingerprints.whole(dataset.folder / part)
+            if found != info.parts[part].sha256:
+                yield Finding("fail", f"{part} is not the file that dataset.json describes; prepare the data again")
+        yield _samples(split, list(dataset.samples(split)))
+    for note in info.notes[:TRIED]:
+        yield Finding("warn", note)
+
+
+def _samples(split: str, samples: list[Sample]) -> Finding:
+    has = {
+        name: sum(getattr(s, name) is not None for s in samples)
+        for name in ("label", "text", "audio", "vision", "clip")
+    }
+    told = f"split {split}: {len(samples)} samples; " + ", ".join(f"{count} with {name}" for name, count in has.items())
+    lost = [s.sample_id for s in samples if s.clip and not places.is_uri(s.clip) and not os.path.isfile(s.clip)]
+    if lost:
+        return Finding(
+            "fail", f"{told}; {len(lost)} clips are gone, as that of '{lost[0]}'; mend the path or prepare again"
+        )
+    return Finding("ok", told)
+
+
+def _raw(data: str) -> Iterator[Finding]:
+    settings = PrepareSettings()
+    name, like = dataset_of(data, settings)
+    source = open_source(data, like, settings)
+    samples = sum(1 for _ in source)
+    yield Finding("ok", f"{data} is {name}, not prepared; all of its {samples} samples can be read")
+    for note in source.notes[:TRIED]:
+        yield Finding("warn", note)
+
+
+def _ubm(ubm: Path, data: str | None) -> Iterator[Finding]:
+    from uacs.cluster.evaluation import refuse_other_data
+    from uacs.ubm.predictor import SmallPredictor
+
+    config = load_config(ubm)
+    features = ", ".join(f"{m} of {info.extractor} ({info.size})" for m, info in config.features.items()) or "none"
+    yield Finding("ok", f"{ubm} was trained on {config.dataset} with {config.text_encoder}; features: {features}")
+    if data:
+        refuse_other_data(config, PreparedDataset(data), ubm)
+    predictor, samples = SmallPredictor(ubm), _some(data)
+    started = time.perf_counter()
+    outputs = predictor.predict(samples)
+    seconds = (time.perf_counter() - started) / len(samples)
+    if errors := [output.error for output in outputs if output.error]:
+        yield Finding("fail", errors[0])
+    if known := [output.u for output in outputs if not output.error]:
+        yield Finding(
+            "ok", f"it answers {len(known)} samples, {1000 * seconds:.1f} ms each, mean u {np.mean(known):.2f} nats"
+        )
+
+
+def _mllm(spec: str, settings: EvaluationSettings, data: str | None) -> Iterator[Finding]:
+    mllm.check(spec)
+    info = PreparedDataset(data).info if data else None
+    score_range, language = (info.score_range, info.language) if info else ((-3.0, 3.0), "en")
+    started = time.perf_counter()
+    model = mllm.load(spec, settings.mllm, score_range, language)
+    yield Finding("ok", f"{spec} is loaded in {time.perf_counter() - started:.1f} s, read-out {model.readout}")
+    if spec.startswith(mllm.RECORDED):
+        if data:
+            yield from _recorded(model, PreparedDataset(data))
+        return
+    samples = _some(data)
+    outputs = model.answer(samples)
+    answered = [output for output in outputs if output.status in ANSWERED]
+    if answered:
+        each = np.mean([output.seconds for output in answered])
+        yield Finding("ok", f"it answers {len(answered)} of {len(samples)} samples, {each:.2f} s each")
+    for sample, output in zip(samples, outputs, strict=True):
+        if output.status not in ANSWERED:
+            yield Finding("warn", f"sample '{sample.sample_id}': {output.status}: {output.error}")
+
+
+def _recorded(model: mllm.LargeModel, dataset: PreparedDataset) -> Iterator[Finding]:
+    for split in ("valid", "test"):
+        if any(name.startswith(f"{split}-") for name in dataset.info.parts):
+            samples = list(dataset.samples(split))
+            answered = sum(output.status in ANSWERED for output in model.answer(samples))
+            verdict = "ok" if answered == len(samples) else "warn" if answered else "fail"
+            yield Finding(verdict, f"it has answers for {answered} of {len(samples)} samples of split {split}")
+
+
+def _some(data: str | None) -> list[Sample]:
+    """A few samples of the data, of its last split that has any; without data a sentence."""
+    if data:
+        dataset = PreparedDataset(data)
+        for split in reversed(SPLITS):
+            if any(name.startswith(f"{split}-") for name in dataset.info.parts):
+                return list(islice(dataset.samples(split), TRIED))
+    return [SAMPLE]
