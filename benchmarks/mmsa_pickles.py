@@ -25,7 +25,7 @@ SHAPES = {
     "mosi": {"rows": (1284, 229, 686), "audio": (375, 5), "vision": (500, 20)},
     "mosei": {"rows": (16326, 1871, 4659), "audio": (500, 74), "vision": (500, 35)},
 }
-WORDS = "well i think the film was really not so good but her acting made me laugh and cry".split()
+WORDS = ("well i think the film", "was really not", "so good but", "her acting", "made me laugh", "and cry")
 
 
 def write(path: Path, shape: dict, seed: int = 0) -> None:
@@ -35,7 +35,7 @@ def write(path: Path, shape: dict, seed: int = 0) -> None:
     for split, rows in zip(("train", "valid", "test"), shape["rows"], strict=True):
         label = draw.integers(-15, 16, rows) / 5
         content[split] = {
-            "raw_text": [" ".join(draw.choice(WORDS, 18)) for _ in range(rows)],
+            "raw_text": [" ".join(draw.choice(WORDS, 6)) for _ in range(rows)],
             "id": [f"{split}{i // 10}$_${i % 10}" for i in range(rows)],
             "text": np.zeros((rows, 50, 768), np.float32),
             "text_bert": np.ones((rows, 3, 50), np.float32),

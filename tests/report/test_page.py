@@ -8,7 +8,7 @@ from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Fit, Thresholds
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 from uacs.report.page import write_report
-from uacs.report.text import metrics_text, number
+from uacs.report.text import metrics_text, missing_text, number
 
 P = (0.2, 0.3, 0.5)
 MANIFEST = {"identity": {"split": "test", "ubm": "ab"}, "versions": {"uacs": "0.1"}}
@@ -62,3 +62,20 @@ def test_numbers_are_printed_as_the_field_prints_them():
     assert number("acc2", 0.8567) == "85.7"
     assert number("mae", 0.7464) == "0.746"
     assert number("corr", None) == "-"
+
+
+def test_a_failure_that_shows_in_the_numbers_is_a_warning_on_the_page_and_in_the_text(tmp_path, table):
+    nobody = with_decision(table, 2.0, 0.5)
+    thresholds = Thresholds(tau_small=2.0, tau_large=0.5)
+    html, summary = page(tmp_path, nobody, thresholds)
+    (warning,) = summary["warnings"]
+    assert warning.startswith("under-escalation: nothing was sent on")
+    assert f'<div class="warning">{warning}</div>' in html
+    assert f"warning: {warning}" in metrics_text(summary)
+    assert page(tmp_path, table, Thresholds(tau_small=0.5, tau_large=0.5))[1]["warnings"] == []
+
+
+def test_a_replay_says_what_it_could_not_know():
+    assert missing_text({"large": 0, "verify": 0}) == ""
+    assert missing_text({"large": 0, "verify": 3}) == "3 samples had no second look and keep y_large"
+    assert "2 samples had no large answer and keep y_small" in missing_text({"large": 2, "verify": 3})

@@ -1,1 +1,1 @@
-"""Where samples come from: label.csv with features, folders of clips, the generated corpus, prepared Parquet."""
+"""Where samples come from: MMSA's pickles, tables, folders of clips, the generated corpus, prepared Parquet."""

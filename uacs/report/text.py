@@ -29,7 +29,7 @@ def metrics_text(summary: dict) -> str:
             f"{'acc2 against ' + rival:52}{100 * acc2['difference']:+6.1f}  "
             f"[{100 * acc2['low']:+.1f}, {100 * acc2['high']:+.1f}]"
         )
-    if summary["errors"] or summary["degraded"]:
+    if "missing" not in summary and (summary["errors"] or summary["degraded"]):
         lines.append(f"{summary['errors']} errors, {summary['degraded']} degraded: see the report")
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
     return "\n".join(lines)
@@ -78,4 +78,5 @@ def missing_text(missing: dict[str, int]) -> str:
     """What a replay could not know; empty if it knew all."""
     told = {"large": "had no large answer and keep y_small", "verify": "had no second look and keep y_large"}
     said = [f"{missing[stage]} samples {text}" for stage, text in told.items() if missing[stage]]
-    return "; ".join(said) and "; ".join(said) + " (only `evaluate --all-stages` asks about everything)"
+    hint = " (`evaluate --all-stages` asks about everything)" if missing["large"] else ""
+    return "; ".join(said) + hint
