@@ -82,16 +82,16 @@ def test_an_acc2_below_the_large_models_is_said_with_its_interval():
 
 
 def test_an_uncertainty_that_singles_out_nothing_is_said():
-    groups = rows(40), rows(10, small=-1.0), rows(40, "large", large=1.0), rows(10, "large", small=-1.0, large=1.0)
+    groups = rows(80), rows(20, small=-1.0), rows(80, "large", large=1.0), rows(20, "large", small=-1.0, large=1.0)
     (said,) = signatures(table(*groups), "mosi", CHEAP, None)
-    assert "wrong on 20% of the 50 samples sent on and on 20% of the 50 kept" in said
+    assert "wrong on 20% of the 100 samples sent on and on 20% of the 100 kept" in said
     assert signatures(table(*groups), "mosi", CHEAP, against_large(0.0, -0.02, 0.02)) == []  # the measure is known
 
 
 def test_too_few_samples_decide_nothing():
-    few_wrong = rows(45), rows(4, small=-1.0), rows(45, "large", large=1.0), rows(5, "large", small=-1.0, large=1.0)
-    few_sent = rows(80), rows(20, small=-1.0), rows(9, "large", large=1.0)
-    few_labelled = rows(15), rows(10, small=-1.0), rows(14, "large", large=1.0), rows(100, label=None)
+    few_wrong = rows(100), rows(15, small=-1.0), rows(90, "large", large=1.0), rows(14, "large", small=-1.0, large=1.0)
+    few_sent = rows(200), rows(40, small=-1.0), rows(9, "large", large=1.0)
+    few_labelled = rows(85), rows(15, small=-1.0), rows(84, "large", large=1.0), rows(15, "large", small=-1.0, large=1.0)
     for groups in (few_wrong, few_sent, few_labelled):
         assert signatures(table(*groups), "mosi", CHEAP, None) == []
 

@@ -17,9 +17,11 @@ from uacs.cascade.paired import mcnemar
 # At four fifths of the large model's cost the cascade no longer pays for its second model; the paper's
 # own runs need 0.33 to 0.57.
 NEAR_LARGE = 0.8
-# Fewer labelled samples than these, or groups smaller than those, decide nothing either way.
-ENOUGH_LABELLED = 50
-ENOUGH = 10
+# With fewer labelled samples or wrong answers a sound routing often fails Fisher's test. At these sizes one whose
+# samples sent on are wrong three times as often as those kept failed it in 3 to 7 % of 600 simulated runs.
+ENOUGH_LABELLED = 200
+ENOUGH_WRONG = 30
+ENOUGH = 10  # samples in either group, or second looks
 CHANCE = 0.05
 # Models print one decimal: within half of it an answer is the same answer. The rest is for 1.05 - 1.0 > 0.05.
 SAME_ANSWER = 0.05 + 1e-9
@@ -80,7 +82,7 @@ def under_escalation(table: pa.Table, dataset: str, compared: Compared | None) -
         )
     if compared:
         warnings += _below_large(compared)
-    elif len(wrong) >= ENOUGH_LABELLED and min(wrong.sum(), sent.sum(), (~sent).sum()) >= ENOUGH:
+    elif len(wrong) >= ENOUGH_LABELLED and wrong.sum() >= ENOUGH_WRONG and min(sent.sum(), (~sent).sum()) >= ENOUGH:
         warnings += _not_singled_out(sent, wrong)
     return warnings
 
