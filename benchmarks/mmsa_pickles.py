@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         folder = Path(scratch)
         source = folder / f"{arguments.dataset}.pkl"
-        write(source, SHAPES[arguments.dataset])
+        # in a process of its own: a child's peak begins at that of the parent that started it
+        writer = get_context("spawn").Process(target=write, args=(source, SHAPES[arguments.dataset]))
+        writer.start()
+        writer.join()
         size = source.stat().st_size / 2**30
         steps = {"prepare": measured("prepare", source, folder / "data")}
         source.unlink()

@@ -62,7 +62,7 @@ def test_every_command_shows_an_example(uacs, command):
         ("train ubm {empty} --out {out}", 1, "neither dataset.json (a prepared dataset) nor label.csv"),
         ("train ubm {data} --out {ubm} --text-encoder {empty}", 1, "a trained model lies there"),
         ("prepare {nowhere} {out}", 1, "nothing there; name a prepared dataset, a label.csv or its folder"),
-        ("prepare {table} {out}", 2, "which dataset is it? --dataset mosi, mosei, sims, simsv2"),
+        ("prepare {table} {out}", 2, "which dataset is it? Prepare it with --dataset mosi, mosei, sims, simsv2"),
         ("prepare {table} {out} --dataset mine", 2, "--dataset mine: a name of your own needs --like"),
         ("prepare {table} {out} --dataset mine --like mine", 2, "no dataset 'mine'; there is mosi"),
         ("prepare {table} {out} --dataset mosi --column text", 2, "--column text: expected NAME=THEIRS"),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.mmsa_files import write_pickle
 from uacs.config import EvaluationSettings, evaluation_settings
-from uacs.doctor import examine
+from uacs.doctor import _cpu_budget, examine
 from uacs.records import Sample
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -41,6 +41,12 @@ def test_what_is_not_is_found_and_does_not_hide_the_rest(dataset, ubm, recorded,
     assert "data: valid-00000.parquet is not the file that dataset.json describes" in said
     assert "not a whole UBM" in said
     assert "nowhere.parquet: no such file" in said
+
+
+def test_more_threads_than_cpus_are_a_warning():
+    busy = evaluation_settings(overrides=("threads=64",))
+    assert _cpu_budget(busy).verdict == "warn"
+    assert _cpu_budget(evaluation_settings(overrides=("resources.pool_gpus=0.1", "mllm.threads=1"))).verdict == "ok"
 
 
 def test_raw_data_is_read_to_its_end(tmp_path):

@@ -108,6 +108,7 @@ def demo(out: Path, seed: int, language: str) -> None:
 @click.option("--audio", type=FOLDER, help=".npz with ids and audio; default: SOURCE's, or computed from the clips.")
 @click.option("--vision", type=FOLDER, help=".npz with ids and vision; default: SOURCE's, or computed from the clips.")
 @click.option("--column", "columns", multiple=True, metavar="NAME=THEIRS", help="A table's column, as text=transcript.")
+@click.option("--extractor", help="What made SOURCE's features; default: MMSA's for the dataset, or the table's name.")
 @click.option("--processes", default=2, show_default=True, help="Processes that decode clips.")
 def prepare(source: str, out: Path, columns: tuple[str, ...], **settings) -> None:
     """Check SOURCE, join or compute features, and write OUT, a prepared dataset.
@@ -233,7 +234,7 @@ def report(run: Path) -> None:
 @click.option("--thresholds", type=FOLDER, help="thresholds.json to replay with.")
 @click.option("--calibration", type=FOLDER, help="Run of `uacs calibrate` to set thresholds by; default: RUN's own.")
 @click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ; default: the calibration's.")
-@click.option("--beta", type=float, help="Eq. 19's β, in nats; 0.")
+@click.option("--beta", type=float, help="Eq. 19's β, in nats; default: the calibration's.")
 @click.option("--out", type=FOLDER, help="Folder for the replayed metrics.json and thresholds.json.")
 def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
     """What other thresholds would have made of RUN's answers; no model runs.
@@ -248,7 +249,7 @@ def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
     if thresholds and (calibration, lambda_, beta) != (None, None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --calibration, --lambda and --beta away")
     done = Run.open(run)
-    given = Thresholds.load(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta or 0.0)
+    given = Thresholds.load(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta)
     summary = review.replay(done, given)
     _notes(given.warnings)
     print(f"tau_small {given.tau_small:.4f}, tau_large {given.tau_large:.4f}\n\n{metrics_text(summary)}")
@@ -278,17 +279,20 @@ def compare(first: str, second: str, resamples: int) -> None:
 
 @commands.command(epilog="Example: uacs doctor --data data/mosi --ubm models/ubm --mllm recorded:large.parquet")
 @click.option("--data", help="A dataset to look over.")
+@click.option("--dataset", help="Of data that is not prepared: as `uacs prepare` takes it.")
+@click.option("--like", help="Of data that is not prepared: as `uacs prepare` takes it.")
 @click.option("--ubm", type=FOLDER, help="A trained UBM to load and to ask.")
 @click.option("--mllm", metavar="SPEC", help="A large model to load and to ask.")
 @click.option("--config", type=FOLDER, help="Settings of a run as YAML; --set goes over it.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, as resources.pool=4.")
-def doctor(data, ubm, mllm, config, overrides) -> None:
+def doctor(data, dataset, like, ubm, mllm, config, overrides) -> None:
     """Look over this machine, Ray, and what you name: what works, what does not, and the mend."""
     from uacs.config import evaluation_settings
+    from uacs.data.prepare import PrepareSettings
     from uacs.doctor import examine
 
-    findings = 0
-    for finding in examine(evaluation_settings(config, overrides), data, ubm, mllm):
+    findings, raw = 0, PrepareSettings(dataset=dataset, like=like)
+    for finding in examine(evaluation_settings(config, overrides), data, ubm, mllm, raw):
         print(f"{finding.verdict:5} {finding.what}", flush=True)
         findings += finding.verdict == "fail"
     sys.exit(FAILED if findings else 0)

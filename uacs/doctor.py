@@ -5,7 +5,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -24,6 +24,7 @@ from uacs.ubm.settings import load_config
 
 GIB = 2**30
 SPARE_DISK, SPARE_MEMORY, SPARE_SHARED = 5 * GIB, 4 * GIB, GIB
+MOST_THREADS = 2  # a CPU; the two models seldom work at once
 TRIED = 8  # samples that each model is asked about
 SAMPLE = Sample("doctor", text="well, I really liked it")
 
@@ -36,13 +37,24 @@ class Finding:
     what: str
 
 
-def examine(settings: EvaluationSettings, data: str | None, ubm: Path | None, spec: str | None) -> Iterator[Finding]:
-    """Every finding as soon as it is made; what fails does not keep the rest from being looked at."""
+def examine(
+    settings: EvaluationSettings,
+    data: str | None,
+    ubm: Path | None,
+    spec: str | None,
+    raw: PrepareSettings | None = None,
+) -> Iterator[Finding]:
+    """Every finding as soon as it is made; what fails does not keep the rest from being looked at.
+
+    `raw` says of data that is not prepared what `uacs prepare` would be told.
+    """
     yield from _guarded("machine", _machine)
     yield from _guarded("ray", _ray, settings)
     prepared = data is not None and not places.is_uri(data) and (Path(data) / "dataset.json").exists()
-    if data:
-        yield from _guarded("data", _prepared if prepared else _raw, data)
+    if prepared:
+        yield from _guarded("data", _prepared, data)
+    elif data:
+        yield from _guarded("data", _raw, data, raw or PrepareSettings())
     if ubm:
         yield from _guarded("ubm", _ubm, ubm, data if prepared else None)
     if spec:
@@ -65,13 +77,11 @@ def _machine() -> Iterator[Finding]:
     named = ", ".join(f"{name} {version(name)}" for name in ("uacs", "ray", "torch", "transformers", "numpy"))
     yield Finding("ok", f"Python {platform.python_version()}, {named}")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield Finding("ok", f"{len(os.sched_getaffinity(0))} CPUs; GPUs: {', '.join(gpus) or 'none, models run on CPU'}")
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    yield _spare("free memory", memory, SPARE_MEMORY, "a 7B model in bfloat16 takes 16 GiB")
+    yield Finding("ok", f"{_cpus()} CPUs; GPUs: {', '.join(gpus) or 'none, models run on CPU'}")
     yield _spare(
         "free disk for temporary files", shutil.disk_usage(tempfile.gettempdir()).free, SPARE_DISK, "set TMPDIR"
     )
-    if os.path.isdir("/dev/shm"):
+    if os.path.isdir("/dev/shm"):  # on Linux, where Ray keeps its objects
         free = shutil.disk_usage("/dev/shm").free
         yield _spare("shared memory", free, SPARE_SHARED, "Ray falls back to slow files; docker run --shm-size=4g")
 
@@ -92,14 +102,32 @@ def _ray(settings: EvaluationSettings) -> Iterator[Finding]:
 
         start_serve()
         resources = ray.cluster_resources()
-        where = "one of our own on 127.0.0.1" if ours else f"the cluster at {address}"
+        where = "one of our own on 127.0.0.1" if ours else f"the cluster at {address or 'hand'}"
         have = f"{resources.get('CPU', 0):g} logical CPUs, {resources.get('GPU', 0):g} GPUs"
         yield Finding("ok", f"{where} with Serve is up after {time.perf_counter() - started:.1f} s: {have}")
+        memory = resources.get("memory", 0)  # Ray knows of a container's limits
+        yield _spare("memory for actors", memory, SPARE_MEMORY, "a 7B model in bfloat16 takes 16 GiB")
         preflight(settings.resources, resources, settings.mllm.device)
         plan = settings.resources
-        yield Finding(
-            "ok", f"the plan fits: {plan.pool} actors of the UBM, {plan.replicas} replicas of the large model"
-        )
+        fits = f"{plan.pool} actors of the UBM, {plan.replicas} replicas of the large model"
+        yield Finding("ok", f"the plan fits: {fits}")
+        if not address:
+            yield _cpu_budget(settings)
+
+
+def _cpu_budget(settings: EvaluationSettings) -> Finding:
+    """Logical CPUs are Ray's bookkeeping; torch's threads are real, and wait for each other by spinning."""
+    plan = settings.resources
+    small = 0 if plan.pool_gpus else plan.pool * settings.threads
+    large = 0 if plan.replica_gpus else plan.replicas * settings.mllm.threads
+    told = f"{small} torch threads of the UBM and {large} of the large model on {_cpus()} CPUs"
+    if small + large > MOST_THREADS * _cpus():
+        return Finding("warn", f"{told}: they will hold each other up; lower threads, mllm.threads or resources.pool")
+    return Finding("ok", told)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepared(data: str) -> Iterator[Finding]:
@@ -118,29 +146,30 @@ def _prepared(data: str) -> Iterator[Finding]:
             found = fingerprints.whole(dataset.folder / part)
             if found != info.parts[part].sha256:
                 yield Finding("fail", f"{part} is not the file that dataset.json describes; prepare the data again")
-        yield _samples(split, list(dataset.samples(split)))
+        yield _samples(split, dataset.samples(split))
     for note in info.notes[:TRIED]:
         yield Finding("warn", note)
 
 
-def _samples(split: str, samples: list[Sample]) -> Finding:
-    has = {
-        name: sum(getattr(s, name) is not None for s in samples)
-        for name in ("label", "text", "audio", "vision", "clip")
-    }
-    told = f"split {split}: {len(samples)} samples; " + ", ".join(f"{count} with {name}" for name, count in has.items())
-    lost = [s.sample_id for s in samples if s.clip and not places.is_uri(s.clip) and not os.path.isfile(s.clip)]
+def _samples(split: str, samples: Iterable[Sample]) -> Finding:
+    has = dict.fromkeys(("label", "text", "audio", "vision", "clip"), 0)
+    count, lost = 0, []
+    for s in samples:
+        count += 1
+        for name in has:
+            has[name] += getattr(s, name) is not None
+        if s.clip and not places.is_uri(s.clip) and not os.path.isfile(s.clip):
+            lost.append(s.sample_id)
+    told = f"split {split}: {count} samples; " + ", ".join(f"{number} with {name}" for name, number in has.items())
     if lost:
-        return Finding(
-            "fail", f"{told}; {len(lost)} clips are gone, as that of '{lost[0]}'; mend the path or prepare again"
-        )
+        gone = f"{len(lost)} clips are gone, as that of '{lost[0]}'"
+        return Finding("fail", f"{told}; {gone}; mend the path or prepare again")
     return Finding("ok", told)
 
 
-def _raw(data: str) -> Iterator[Finding]:
-    settings = PrepareSettings()
+def _raw(data: str, settings: PrepareSettings) -> Iterator[Finding]:
     name, like = dataset_of(data, settings)
-    source = open_source(data, like, settings)
+    source = open_source(data, name, like, settings)
     samples = sum(1 for _ in source)
     yield Finding("ok", f"{data} is {name}, not prepared; all of its {samples} samples can be read")
     for note in source.notes[:TRIED]:

@@ -25,3 +25,13 @@ class WrongUse(UacsError):
     """A command line or a setting that makes no sense."""
 
     exit_code = 2
+
+
+def shown(value: object, most: int = 60) -> str:
+    r"""A value from a user's file as it may stand in one line: cut short, and nothing in it that a terminal obeys.
+
+    >>> print(shown("two" + chr(10) + "lines"))
+    two\nlines
+    """
+    text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, list | dict) else str(value)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most]) + ("..." if len(text) > most else "")

@@ -155,6 +155,11 @@ def test_labels_that_disagree_are_refused_by_name():
         compare(run([1.0, 1.0], [1.0, 1.0]), run([1.0, 1.0], [1.0, -1.0]), "mosi")
 
 
+def test_a_third_in_float32_is_a_third():
+    ours, theirs = run([1.0, 1.0], [1 / 3, 1.0]), run([1.0, 1.0], [float(np.float32(1 / 3)), 1.0])
+    assert compare(ours, theirs, "mosi", resamples=10).n == 2
+
+
 def test_nothing_to_compare_is_said():
     one = run([1.0], [1.0], ["a"])
     with pytest.raises(BadInput, match="no sample in common"):

@@ -91,7 +91,12 @@ def test_an_uncertainty_that_singles_out_nothing_is_said():
 def test_too_few_samples_decide_nothing():
     few_wrong = rows(100), rows(15, small=-1.0), rows(90, "large", large=1.0), rows(14, "large", small=-1.0, large=1.0)
     few_sent = rows(200), rows(40, small=-1.0), rows(9, "large", large=1.0)
-    few_labelled = rows(85), rows(15, small=-1.0), rows(84, "large", large=1.0), rows(15, "large", small=-1.0, large=1.0)
+    few_labelled = (
+        rows(85),
+        rows(15, small=-1.0),
+        rows(84, "large", large=1.0),
+        rows(15, "large", small=-1.0, large=1.0),
+    )
     for groups in (few_wrong, few_sent, few_labelled):
         assert signatures(table(*groups), "mosi", CHEAP, None) == []
 
@@ -147,3 +152,9 @@ def test_an_empty_or_unlabelled_table_has_nothing_to_say(cost, compared):
     unlabelled = table(rows(60, label=None), rows(20, "large", None, 1.0, -1.0), rows(5, None, None, None))
     assert signatures(table([]), "mosi", cost, compared) == []
     assert signatures(unlabelled, "sims", cost, compared) == []
+
+
+def test_second_looks_that_were_not_due_do_not_count():
+    due = rows(12, "verify", small=1.0, large=-1.0, verify=0.4)
+    undue = rows(30, small=1.0, large=-1.0, verify=-0.9) + rows(30, "large", small=-1.0, large=1.0, verify=-1.0)
+    assert signatures(table(rows(100), due, undue), "mosi", CHEAP, None) == []

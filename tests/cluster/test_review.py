@@ -22,10 +22,10 @@ SETTINGS = EvaluationSettings(chunk_size=16, resources=Resources(pool=1, parts_i
 
 @pytest.fixture(scope="module")
 def runs(ray_cluster, dataset, ubm, recorded, tmp_path_factory):
-    """calibration, whole (everyone asked) and sparse (the unsure alone), at λ 0.3."""
+    """calibration, whole (everyone asked) and sparse (the unsure alone), at λ 0.3 and β 0.1."""
     out = tmp_path_factory.mktemp("runs")
     valid, test = (Models(dataset, split, ubm, f"recorded:{recorded}") for split in ("valid", "test"))
-    thresholds = calibrate(valid, out / "calibration", SETTINGS, 0.3)
+    thresholds = calibrate(valid, out / "calibration", SETTINGS, 0.3, 0.1)
     evaluate(test, thresholds, out / "whole", SETTINGS, all_stages=True)
     evaluate(test, thresholds, out / "sparse", SETTINGS)
     return out
@@ -60,6 +60,35 @@ def test_answers_that_were_never_asked_for_are_counted(runs):
     replayed = review.replay(asked, more)
     never = asked.table()["large_status"].to_pylist().count("not_asked")
     assert never > 0 and replayed["missing"]["large"] == never == replayed["degraded"]
+
+
+def test_what_a_replay_never_asked_for_costs_what_nobody_knows(runs):
+    replayed = review.replay(Run.open(runs / "sparse"), Thresholds(tau_small=-1, tau_large=0.0))
+    assert replayed["cost"]["uacs"] is None
+    assert any(text.startswith("over-escalation") for text in replayed["warnings"])
+
+
+def test_thresholds_are_set_by_a_whole_calibration_on_other_samples(runs, tmp_path):
+    run = Run.open(runs / "whole")
+    with pytest.raises(Refused, match="a run of `uacs evaluate`; thresholds are set by one of `uacs calibrate`"):
+        review.recalibrated(run, runs / "sparse", 0.5, 0.0)
+    with pytest.raises(Refused, match="calibrated on the samples that .* reports"):
+        review.recalibrated(Run.open(runs / "calibration"), runs / "calibration", 0.5, 0.0)
+    unfinished = shutil.copytree(runs / "calibration", tmp_path / "calibration")
+    (unfinished / "metrics.json").unlink()
+    with pytest.raises(BadInput, match="the run is not finished"):
+        review.recalibrated(run, unfinished, 0.5, 0.0)
+    made = review.recalibrated(run, runs / "calibration", None, None)
+    assert (made.small.lambda_, made.small.beta) == (0.3, 0.1)
+
+
+def test_a_run_that_is_not_finished_is_neither_replayed_nor_compared(runs, tmp_path):
+    unfinished = shutil.copytree(runs / "whole", tmp_path / "unfinished")
+    (unfinished / "metrics.json").unlink()
+    with pytest.raises(BadInput, match="the run is not finished"):
+        review.replay(Run.open(unfinished), Thresholds(tau_small=0.5, tau_large=0.5))
+    with pytest.raises(BadInput, match="the run is not finished"):
+        review.compare(str(unfinished), str(runs / "whole"))
 
 
 def test_thresholds_of_another_model_are_refused(runs):

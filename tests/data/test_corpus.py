@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from uacs.data import corpus, corpus_chinese
-from uacs.data.corpus_words import sentence
+from uacs.data import corpus
+from uacs.data.corpus import chinese
+from uacs.data.corpus.words import sentence
 from uacs.data.extract import BASIC, EXTRACTORS
 from uacs.data.media import decode
 from uacs.data.tables import Table
@@ -160,7 +161,7 @@ DEGREES = {"不太": 0.8, "我太": 0.8, "太": 1.3, "非常": 1.3, "真的": 1.
 
 
 def clause_sentiment(clause: str) -> float:
-    words = corpus_chinese.ADJECTIVES | corpus_chinese.LIKINGS | corpus_chinese.FEELINGS
+    words = chinese.ADJECTIVES | chinese.LIKINGS | chinese.FEELINGS
     word = max((word for word in words if word in clause), key=len)  # 好看 and not the 好 in it
     degree = next((factor for how, factor in DEGREES.items() if how in clause), 1.0)
     return words[word] * degree * (-0.6 if re.search("不|没", clause) else 1.0)
@@ -170,7 +171,7 @@ def clause_sentiment(clause: str) -> float:
 def said():
     """(wanted sentiment, Chinese sentence) pairs."""
     rng = np.random.default_rng(0)
-    return [(s, sentence(corpus_chinese.CHINESE, s, rng)) for s in np.linspace(-3, 3, 600)]
+    return [(s, sentence(chinese.CHINESE, s, rng)) for s in np.linspace(-3, 3, 600)]
 
 
 def test_a_chinese_sentence_means_what_was_wanted(said):

@@ -1,5 +1,7 @@
 """Decoding: the right frames, the right sound, and one line for what does not decode."""
 
+import shutil
+import socket
 import wave
 from fractions import Fraction
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from uacs.data.media import decode, midpoints
 from uacs.errors import BadInput
@@ -98,3 +101,64 @@ def test_what_does_not_decode_is_one_line_with_path_and_mend(tmp_path):
             decode(str(tmp_path / name))
         assert str(error.value).startswith(f"{tmp_path / name}: ")
         assert "give a" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def listener():
+    """A listening socket, and at the end nobody has connected to it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+@pytest.mark.parametrize(
+    "name", ["tcp:127.0.0.1:{port}", "http:127.0.0.1:{port}", "http://127.0.0.1:{port}/a.mp4", "concat:a.wav|a.wav"]
+)
+def test_the_name_of_a_clip_is_never_an_address(tmp_path, monkeypatch, listener, name):
+    write(tmp_path / "a.wav", waveform=tone(200, 16000))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput):
+        decode(name.format(port=listener.getsockname()[1]))
+
+
+def test_a_file_may_be_called_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.move(write(tmp_path / "a.mp4", GREYS), "tcp:127.0.0.1:9")
+    assert len(decode("tcp:127.0.0.1:9").frames) == len(GREYS)
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n"
+SCRIPT = "ffconcat version 1.0\nfile {target}\n"
+SESSION = (
+    "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "m3u8", "sdp"])
+@pytest.mark.parametrize("text", [PLAYLIST, SCRIPT, SESSION])
+@pytest.mark.parametrize(
+    "target", ["a.mp4", "a.ts", "{folder}/a.mp4", "tcp://127.0.0.1:{port}", "http://127.0.0.1:{port}/a.ts"]
+)
+def test_a_clip_that_refers_elsewhere_leads_nowhere(tmp_path, monkeypatch, listener, ending, text, target):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "a.ts"):
+        write(tmp_path / name, GREYS)
+    target = target.format(folder=tmp_path, port=listener.getsockname()[1])
+    (tmp_path / f"x.{ending}").write_text(text.format(target=target))
+    for place in (f"x.{ending}", str(tmp_path / f"x.{ending}"), f"file://{tmp_path}/x.{ending}"):
+        with pytest.raises(BadInput, match="not a clip that decodes"):
+            decode(place)
+
+
+def test_a_picture_and_a_raw_stream_are_clips_too(tmp_path):
+    Image.fromarray(np.full((48, 32, 3), 200, np.uint8)).save(tmp_path / "a.jpg")
+    assert decode(str(tmp_path / "a.jpg")).frames.shape == (1, 48, 32, 3)
+    assert len(decode(write(tmp_path / "a.h264", GREYS)).frames) == len(GREYS)
+
+
+def test_a_name_with_control_characters_is_shown_harmlessly(tmp_path):
+    with pytest.raises(BadInput) as error:
+        decode(str(tmp_path / "a\n\x1b[2J.mp4"))
+    assert str(error.value).startswith(f"{tmp_path}/a\\n\\x1b[2J.mp4: not a clip that decodes (No such file")

@@ -120,6 +120,11 @@ def test_clips_are_found_beside_and_above(tmp_path):
     assert [s.clip for s in read(path, clips=tmp_path / "MOSI" / "Raw")] == [None, str(clip), None, None]
 
 
+LAUGHS: list = ["ha"]
+for _ in range(60):
+    LAUGHS = [LAUGHS, LAUGHS]  # shared in the file; spelt out it would fill any memory
+
+
 def without(key):
     return lambda split: split.pop(key)
 
@@ -137,9 +142,17 @@ def with_(key, value):
         (with_("raw_text", [1, 2, 3, 4]), "sample 'train_vid_0': raw_text is a int"),
         (with_("regression_labels", [0, 1, 4, 0]), "sample 'train_vid_2': label 4 lies outside [-3, 3]"),
         (with_("audio", np.ones((3, 7, 2))), "audio is float64 (3, 7, 2); expected numbers (4, steps, size)"),
+        (with_("audio", np.ones((4, 7, 0))), "audio is float64 (4, 7, 0)"),
         (with_("audio", np.full((4, 7, 2), "a")), "audio is <U1 (4, 7, 2)"),
         (with_("audio", [[1.0]] * 4), "audio is list"),
-        (with_("audio_lengths", [1, 2, 8, 1]), "audio has 8 of 7 steps"),
+        (with_("audio_lengths", [1, 2, 8, 1]), "audio has a length of 8, of 7 steps"),
+        (with_("audio_lengths", [1, 2, 1.5, 1]), "audio has a length of 1.5"),
+        (with_("audio_lengths", ["1", "2", "3", "4"]), "audio has a length of 1, of 7"),
+        (without("audio_lengths"), "no audio_lengths, though another modality has its own"),
+        (with_("id", [LAUGHS, "a", "b", "c"]), "split 'train', row 0: id is list; expected text"),
+        (with_("id", [None, "a", "b", "c"]), "row 0: id is None; expected text"),
+        (with_("id", ["a\nb", "a", "b", "c"]), "row 0: id 'a\\nb' is empty, too long or has control characters"),
+        (with_("regression_labels", [LAUGHS, 0, 0, 0]), "label 'list' is not a number"),
         (with_("id", ["a$_$1", "a$_$2", "a$_$1", "a$_$3"]), "sample 'a_1': stands in split 'train' already"),
     ],
 )
@@ -158,6 +171,7 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, change, said):
         ([1, 2], "no split train, valid or test, so not MMSA's layout; it is a list"),
         ({"id": ["a"], "audio": []}, "it has id, audio"),
         ({"train": 7}, "split 'train': not a dictionary of arrays"),
+        ({"valid": {}, "dev": {}}, "both valid and dev are there"),
     ],
 )
 def test_another_layout_is_named(tmp_path, content, said):
@@ -170,9 +184,45 @@ def test_a_file_holds_features_of_one_kind(tmp_path):
     content = {"train": split_content(some(), STEPS), "test": split_content(some("test"), STEPS)}
     content["test"]["audio"] = content["test"]["audio"][:, :, :2]
     with pytest.raises(
-        BadInput, match="split 'test': audio is unaligned of size 2, in another split unaligned of size 3"
+        BadInput, match="split 'test': audio is mmsa-mosi-unaligned of size 2, in another split .* of size 3"
     ):
         read(save(tmp_path / "x.pkl", content))
+
+
+def test_ids_of_several_words_are_joined_wherever_they_stand(tmp_path):
+    content = split_content(some(), {"audio": 7})
+    apart = np.array([["vid", str(i)] for i in range(4)])
+    for ids in (apart, apart.tolist(), [np.array(words) for words in apart]):
+        samples = read(save(tmp_path / "x.pkl", {"train": content | {"id": ids}}))
+        assert [s.sample_id for s in samples] == ["vid_0", "vid_1", "vid_2", "vid_3"]
+
+
+def test_without_lengths_or_tokens_all_steps_are_read_and_a_note_says_so(tmp_path):
+    content = split_content(some(), STEPS, aligned=True)
+    source = read(save(tmp_path / "x.pkl", {"train": content}))  # of 50 tokens, and of 7 and 5 steps
+    assert {len(s.audio) for s in source} == {7}
+    assert "all steps are read, padding too" in source.notes[0]
+
+
+def test_halves_of_characters_become_question_marks(tmp_path):
+    content = split_content(some(), {}) | {"raw_text": ["a\ud800b", "x", "y", "z"]}
+    data = prepare(save(tmp_path / "mosi.pkl", {"train": content}), tmp_path / "data", PrepareSettings())
+    assert next(iter(data.samples("train"))).text == "a?b"
+
+
+def test_features_go_by_the_name_of_the_data_or_the_one_that_is_given(tmp_path):
+    path = write_pickle(tmp_path / "x.pkl", {"train": some()}, STEPS)
+    for told, extractor in (({}, "mmsa-mine-unaligned"), ({"extractor": "covarep"}, "covarep")):
+        settings = PrepareSettings(dataset="mine", like="mosi", **told)
+        data = prepare(path, tmp_path / extractor, settings)
+        assert data.info.features["audio"].extractor == extractor
+
+
+def test_clips_that_fit_no_sample_are_noted(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    source = read(write_pickle(tmp_path / "x.pkl", {"train": some()}, STEPS), clips=tmp_path / "elsewhere")
+    assert len(list(source)) == 4
+    assert source.notes == [f"0 of 4 samples have a clip in {tmp_path / 'elsewhere'}"]
 
 
 def test_a_failed_preparation_leaves_nothing(tmp_path):
@@ -181,4 +231,4 @@ def test_a_failed_preparation_leaves_nothing(tmp_path):
     content["train"]["regression_labels"][299] = 9
     with pytest.raises(BadInput, match="label 9"):
         prepare(save(tmp_path / "mosi.pkl", content), tmp_path / "data", PrepareSettings())
-    assert not (tmp_path / "data").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["mosi.pkl"]

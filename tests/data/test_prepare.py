@@ -109,9 +109,35 @@ def test_the_rules_are_those_of_the_path_or_of_a_name_that_is_given(tmp_path):
         prepare(write_raw(tmp_path / "clips", {"train": 4}), tmp_path / "c", PrepareSettings())
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    labels = write_raw(tmp_path / "mosi", {"train": 4})
+    before = {path: path.read_bytes() for path in (tmp_path / "mosi").iterdir()}
+    with pytest.raises(Refused, match="not empty; name a new folder"):
+        prepare(labels, tmp_path / "mosi", PrepareSettings())
+    assert {path: path.read_bytes() for path in (tmp_path / "mosi").iterdir()} == before
+    (tmp_path / "data").mkdir()
+    assert prepare(labels, tmp_path / "data", PrepareSettings()).rows("train") == 4
+
+
+def test_what_a_killed_preparation_left_is_no_hindrance(tmp_path):
+    labels = write_raw(tmp_path / "mosi", {"train": 4})
+    (tmp_path / ".data.partial").mkdir()
+    (tmp_path / ".data.partial" / "train-00007.parquet").touch()
+    data = prepare(labels, tmp_path / "data", PrepareSettings())
+    assert {path.name for path in data.folder.iterdir()} == {"dataset.json", "train-00000.parquet"}
+    assert not (tmp_path / ".data.partial").exists()
+
+
+def test_a_known_dataset_keeps_its_own_rules(tmp_path):
+    with pytest.raises(WrongUse, match="mosi has rules of its own"):
+        prepare(write_raw(tmp_path / "raw", {"train": 4}), tmp_path / "a", PrepareSettings(dataset="mosi", like="sims"))
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
+        ("/data/sims_v2_processed.pkl", "simsv2"),
+        ("/data/ch-sims-v2_raw/label.csv", "simsv2"),
         ("/data/CH-SIMS v2(s)/label.csv", "simsv2"),
         ("/data/ch-simsv2s.pkl", "simsv2"),
         ("SIMS/Processed/unaligned_39.pkl", "sims"),
@@ -163,8 +189,9 @@ def test_a_damaged_dataset_is_named(tmp_path):
     with pytest.raises(BadInput, match=part):
         data.read(part)
     description = json.loads((data.folder / "dataset.json").read_text())
-    (data.folder / "dataset.json").write_text(json.dumps(description | {"colour": 1}))
-    with pytest.raises(BadInput, match="dataset.json"):
-        PreparedDataset(data.folder)
+    for change in ({"colour": 1}, {"like": "nothing"}):
+        (data.folder / "dataset.json").write_text(json.dumps(description | change))
+        with pytest.raises(BadInput, match="dataset.json: not a dataset description"):
+            PreparedDataset(data.folder)
     with pytest.raises(BadInput, match="uacs prepare"):
         PreparedDataset(tmp_path / "nowhere")

@@ -1,6 +1,8 @@
 """Tables: label.csv and any other CSV or Parquet, what is read of them, and what is said of what cannot be."""
 
+import csv
 import gzip
+import io
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from uacs.data import rows, tables
 from uacs.data.tables import Table
 from uacs.errors import BadInput, WrongUse
 
@@ -46,6 +49,35 @@ def test_clips_are_found_where_they_are(tmp_path):
     assert samples[1].clip is None
 
 
+def test_no_id_leads_out_of_the_folder_of_clips(tmp_path):
+    for folder in ("clips/v", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.mp4").touch()
+    ids = ("v", "../other", "v/../../other", str(tmp_path / "other"), "clips/v")
+    samples = read(tmp_path, HEAD + "".join(f"{v},1,a,1,test\n" for v in ids), clips=tmp_path / "clips")
+    assert [s.clip for s in samples] == [str(tmp_path / "clips" / "v" / "1.mp4"), None, None, None, None]
+
+
+def test_a_folder_of_clips_that_serves_nothing_is_refused_or_noted(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "x.mp4").touch()
+    with pytest.raises(BadInput, match="no columns video_id and clip_id to find its clips in .*clips; name clips in"):
+        read(tmp_path, "id,text\nx,fine\n", clips=tmp_path / "clips")
+    source = Table(tmp_path / "label.csv", RANGE)
+    assert len(list(source)) == 1 and len(source.notes) == 2
+    (tmp_path / "label.csv").write_text(HEAD + "x,1,a,1,test\nx,2,b,1,test\n")
+    source = Table(tmp_path / "label.csv", RANGE, clips=tmp_path / "clips")
+    assert len(list(source)) == 2
+    assert source.notes == [f"0 of 2 samples have a clip in {tmp_path / 'clips'}"]
+
+
+def test_clips_of_a_column_and_of_a_folder_complete_each_other(tmp_path):
+    (tmp_path / "clips" / "v").mkdir(parents=True)
+    (tmp_path / "clips" / "v" / "1.mp4").touch()
+    samples = read(tmp_path, "video_id,clip_id,clip\nv,1,\nv,2,near.mp4\n", clips=tmp_path / "clips")
+    assert [s.clip for s in samples] == [str(tmp_path / "clips" / "v" / "1.mp4"), str(tmp_path / "near.mp4")]
+
+
 def test_simss_unimodal_labels_are_kept(tmp_path):
     head = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
     (sample,) = read(tmp_path, head + "video_0001,0001,好,-0.6,-0.4,,0.0,Negative,train\n")
@@ -60,10 +92,23 @@ def test_simss_unimodal_labels_are_kept(tmp_path):
         ("sample_id,words,label\nv,a,1\n", "no column text, audio, vision or clip"),
         (HEAD + "v,1,a,good,test\n", "line 2, sample 'v_1': label 'good' is not a number"),
         (HEAD + "v,1,a,3.2,test\n", "line 2, sample 'v_1': label 3.2 lies outside"),
-        (HEAD + "v,1,a,nan,test\n", "label nan lies outside"),
+        (HEAD + "v,1,a,nan,test\n", "label 'nan' is not a number"),
         (HEAD + "v,1,a,1,dev\n", "mode 'dev' is not one of train, valid, test"),
         (HEAD + "v,1,a,1,test\nv,1,b,1,test\n", "line 3, sample 'v_1': stands in line 2 already"),
         (HEAD + "v,,a,1,test\n", "line 2: no video_id and clip_id"),
+        (
+            HEAD + "v,1,a,b,1,test\nv,2,a,1,test\n",
+            "line 2: 6 fields where the header has 5; put text with commas in quotes",
+        ),
+        (HEAD + "v,1,a\n", "line 2: 3 fields where the header has 5"),
+        (HEAD + '\nv,1,"a\nb",1,test\n\n  \nv,2,a,1,dev\n', "line 7, sample 'v_2'"),
+        (HEAD + 'v,1,"a\n\nb,1,test\n', "line 2: not a CSV file (unexpected end of data)"),
+        (HEAD + f"v,1,{'a' * 2**24}b,1,test\n", "line 2: not a CSV file (field larger than field limit"),
+        ("video_id,clip_id,text,text,mode\n", "two columns are called 'text'"),
+        (HEAD + "v,1,a,1,\x1b[2J\n", "mode '\\x1b[2J' is not one of"),
+        (HEAD + f"v,1,a,1,{'é' * 99}\n", f"mode '{'é' * 60}...' is not one of"),
+        (HEAD + 'v,"1\n",a,1,test\n', "line 2: id 'v_1\\n' is empty, too long or has control characters"),
+        ("id,text,audio\nx,a,no\x1b.npy\n", "line 2, sample 'x': audio no\\x1b.npy is not a .npy file"),
         (HEAD, "no rows"),
         ("", "not a CSV file"),
     ],
@@ -73,7 +118,24 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, text, said):
         read(tmp_path, text)
     assert said in str(error.value)
     assert str(tmp_path / "label.csv") in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_a_long_text_is_read_whole_and_the_line_ends_of_any_system(tmp_path):
+    limit = csv.field_size_limit()
+    text = "so " * 100_000
+    read_ = read(tmp_path, f"\ufeff{HEAD}v,1,{text},1,test\r\nv,2,b,1,test\r")
+    assert [s.text for s in read_] == [text.strip(), "b"]
+    assert csv.field_size_limit() == limit
+
+
+def test_a_csv_of_another_encoding_or_packed_wrongly_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"id,text\nx,\xe9t\xe9\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"id,text\nx,fine\n")[:-12])
+    with pytest.raises(BadInput, match="not a CSV file in UTF-8"):
+        list(Table(tmp_path / "a.csv", RANGE))
+    with pytest.raises(BadInput, match="cannot be read"):
+        list(Table(tmp_path / "a.csv.gz", RANGE))
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -158,8 +220,52 @@ def test_features_may_lie_in_npy_files_beside_a_csv(tmp_path, sequences):
     assert np.array_equal(b.audio, sequences[1][:1])
     assert c.audio is None
     (tmp_path / "features" / "b.npy").write_bytes(b"x")
-    with pytest.raises(BadInput, match="line 3, sample 'b': audio .*b.npy is not a .npy file"):
+    with pytest.raises(BadInput, match="line 3, sample 'b': audio features/b.npy is not a .npy file"):
         list(Table(tmp_path / "t.csv", RANGE))
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def headed(shape, dtype="<f4"):
+    """A .npy file with that header and 64 bytes of numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(64)
+
+
+def packed(array):
+    file = io.BytesIO()
+    np.savez(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (headed((2, 10)), "it ends before its shape"),
+        (headed((2**20, 100)), "it ends before its shape"),
+        (headed((2**40, 2**40)), "and a sample at most 134217728 numbers"),
+        (headed((-1, 4)), "it has shape"),
+        (headed((4, 0)), "audio has 0 numbers a step"),
+        (headed((2**70, 0)), "at most"),
+        (headed((2, 4), "|O"), "type object"),
+        (npy(np.array(1.0)), "it has shape"),
+        (npy(np.ones((1, 2, 3))), "it has shape"),
+        (npy(np.array([{}, []], dtype=object)), "type object"),
+        (packed(np.ones((2, 2))), "magic string"),
+        (npy(np.ones((2, 2))).replace(b"'fortran_order'", b"('fortran_order"), "audio a.npy is not a .npy file"),
+    ],
+)
+def test_a_npy_file_that_is_not_what_it_says_is_refused_before_it_is_read(tmp_path, content, said):
+    (tmp_path / "a.npy").write_bytes(content)
+    (tmp_path / "t.csv").write_text("id,text,audio\nx,fine,a.npy\n")
+    with pytest.raises(BadInput, match="line 2, sample 'x': audio") as error:
+        list(Table(tmp_path / "t.csv", RANGE))
+    assert said in str(error.value) and str(error.value).isprintable()
 
 
 def test_features_that_cannot_be_used_are_left_out_with_a_note_and_other_sizes_refused(tmp_path):
@@ -179,3 +285,124 @@ def test_features_that_cannot_be_used_are_left_out_with_a_note_and_other_sizes_r
     pq.write_table(table.set_column(2, "audio", pa.array([[[1.0], [1.0, 2.0]], [[1.0]], None])), tmp_path / "t.parquet")
     with pytest.raises(BadInput, match="row 1, sample 'a': audio is not a sequence of steps"):
         list(Table(tmp_path / "t.parquet", RANGE))
+
+
+def write(path, **columns):
+    rows = max(len(values) for values in columns.values())
+    pq.write_table(pa.table({"id": [f"s{i}" for i in range(rows)], "text": ["x"] * rows} | columns), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([b"RIFF"], "binary"),
+        ([{"bytes": b"RIFF", "path": "a.wav"}], "struct<"),
+        ([0.5], "double"),
+        ([["a", "b"]], "list<"),
+        ([[[[1.0]]]], "list<"),
+        ([[True]], "list<"),
+    ],
+)
+def test_a_column_of_another_type_is_refused_when_the_table_is_opened(tmp_path, values, kind):
+    with pytest.raises(BadInput, match=f"column audio is of type {kind}.*; audio takes lists of numbers, or paths of"):
+        Table(write(tmp_path / "t.parquet", audio=values), RANGE)
+    with pytest.raises(BadInput, match="column text is of type binary; text takes numbers, or text"):
+        Table(write(tmp_path / "t.parquet", text=[b"x"]), RANGE)
+
+
+def test_columns_of_nothing_are_columns_without_features(tmp_path):
+    source = Table(write(tmp_path / "t.parquet", audio=pa.nulls(2), vision=[[], None]), RANGE)
+    assert [(s.audio, s.vision) for s in source] == [(None, None)] * 2
+    assert source.notes[2:] == ["sample 's0': vision has 0 steps; kept without vision"]
+
+
+@pytest.mark.parametrize("steps", [4, 3.0, -2, -6, 1.5, float("nan"), float("inf"), 2**60])
+def test_steps_that_do_not_divide_the_numbers_are_refused(tmp_path, steps):
+    path = write(tmp_path / "t.parquet", audio=[[1.0] * 10], audio_steps=[steps])
+    with pytest.raises(BadInput, match="row 1, sample 's0': audio_steps .* does not divide its 10 numbers"):
+        list(Table(path, RANGE))
+
+
+def test_steps_of_zero_are_no_features_and_those_of_nested_ones_must_be_theirs(tmp_path):
+    path = write(tmp_path / "t.parquet", audio=[[], [1.0], [1.0, 2.0]], audio_steps=[0, 0, None])
+    source = Table(path, RANGE)
+    assert [s.audio is None for s in source] == [True, True, False]
+    assert [note.partition(": ")[2] for note in source.notes[2:]] == ["audio has 0 steps; kept without audio"] * 2
+    path = write(tmp_path / "t.parquet", audio=[[[1.0, 2.0]] * 3], audio_steps=[2.0])
+    with pytest.raises(BadInput, match="audio_steps 2.0 does not divide"):
+        list(Table(path, RANGE))
+    path = write(tmp_path / "t.parquet", audio=[[[], []]])
+    with pytest.raises(BadInput, match="row 1, sample 's0': audio has 0 numbers a step"):
+        list(Table(path, RANGE))
+    path = write(tmp_path / "t.parquet", audio=pa.array([[[1.0], None]], pa.list_(pa.list_(pa.float32(), 1))))
+    with pytest.raises(BadInput, match="row 1, sample 's0': audio is not a sequence of steps"):
+        list(Table(path, RANGE))
+
+
+@pytest.mark.parametrize("column", ["id", "text"])
+def test_text_that_is_not_utf_8_is_named(tmp_path, column):
+    broken = pa.array([b"x", b"\xed\xa0\x80"]).view(pa.string())
+    with pytest.raises(BadInput, match=f"row 2: column {column} holds text that is not UTF-8"):
+        list(Table(write(tmp_path / "t.parquet", **{column: broken}), RANGE))
+
+
+def test_damage_within_a_parquet_file_is_named(tmp_path):
+    path = write(tmp_path / "t.parquet", audio=[[float(i)] for i in range(1000)])
+    data = bytearray(path.read_bytes())
+    data[4 : len(data) // 2] = b"\xff" * (len(data) // 2 - 4)
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match="t.parquet, after row 0: damaged") as error:
+        list(Table(path, RANGE))
+    assert str(error.value).isprintable()
+
+
+def test_rows_that_hold_much_are_read_one_at_a_time_and_too_much_is_refused(tmp_path, monkeypatch):
+    path = write(
+        tmp_path / "t.parquet", audio=[np.arange(n, dtype=np.float32) for n in (4, 10, 1)], audio_steps=[1] * 3
+    )
+    monkeypatch.setattr(rows, "NUMBERS_AT_ONCE", 14)
+    column = {"audio": "audio", "sample_id": "id"}
+    assert [b.num_rows for b in rows._batches(pq.ParquetFile(path), column, "t")] == [1, 1, 1]
+    monkeypatch.setattr(rows, "NUMBERS_AT_ONCE", 15)
+    assert [b.num_rows for b in rows._batches(pq.ParquetFile(path), column, "t")] == [3]
+    monkeypatch.setattr(rows, "MOST_NUMBERS", 5)
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(BadInput, match="t.parquet: row group 1 with 11 numbers in 2 rows, and a sample may have 5"):
+        list(Table(path, RANGE))
+    for module in (rows, tables):
+        monkeypatch.setattr(module, "MOST_NUMBERS", 9)
+    with pytest.raises(BadInput, match="row 1, sample 's1': audio has 10 numbers, more than 9"):
+        list(Table(path, RANGE))
+
+
+@pytest.mark.parametrize("written", ["f2", "f2/", "./f2"])
+def test_a_folder_of_parquet_is_where_its_names_start_and_may_hold_other_files(tmp_path, monkeypatch, written):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f2" / "sub").mkdir(parents=True)
+    np.save(tmp_path / "f2" / "a.npy", np.ones((2, 3)))
+    for name in ("f2/sub/1.parquet", "f2/0.parquet", "f2/_old.parquet", "f2/.cache.parquet"):
+        write(tmp_path / name, id=[name], audio=["a.npy"], clip=["a.mp4"])
+    (tmp_path / "f2" / "readme.txt").write_text("not Parquet")
+    source = Table(written, RANGE)
+    samples = list(source)
+    assert [s.sample_id for s in samples] == ["f2/0.parquet", "f2/sub/1.parquet"] and source.count == 2
+    assert samples[0].audio.shape == (2, 3)
+    assert {s.clip for s in samples} == {f"{written.rstrip('/')}/a.mp4"}
+    assert [s.clip for s in Table(f"file://{tmp_path}/f2", RANGE)] == [f"file://{tmp_path}/f2/a.mp4"] * 2
+
+
+def test_a_file_of_a_folder_that_lacks_a_column_is_named(tmp_path):
+    write(tmp_path / "0.parquet", audio=[[1.0]])
+    write(tmp_path / "1\n.parquet", vision=[[1.0]])
+    with pytest.raises(BadInput, match=r"1\\n.parquet: no column audio; every file of a table needs the same columns"):
+        list(Table(tmp_path, RANGE))
+    write(tmp_path / "1\n.parquet", audio=[b"x"])
+    with pytest.raises(BadInput, match=r"1\\n.parquet: column audio is of type binary"):
+        list(Table(tmp_path, RANGE))
+
+
+def test_the_extractor_may_be_named(tmp_path):
+    path = write(tmp_path / "mine.parquet", audio=[[1.0]])
+    source = Table(path, RANGE, extractor="COVAREP")
+    assert len(list(source)) == 1 and source.features["audio"].extractor == "COVAREP"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from uacs.data.corpus_chinese import CHINESE
-from uacs.data.corpus_words import sentence
+from uacs.data.corpus.chinese import CHINESE
+from uacs.data.corpus.words import sentence
 from uacs.mllm import prompts, tiny_omni
 from uacs.mllm.prompts import WORDINGS, phrases, question, second_question, version
 

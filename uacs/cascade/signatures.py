@@ -112,11 +112,12 @@ def _not_singled_out(sent: np.ndarray, wrong: np.ndarray) -> list[str]:
 
 
 def copied_answers(table: pa.Table) -> list[str]:
-    """Second looks that repeat an answer which the prompt showed them.
+    """Second looks that were due and repeat an answer which the prompt showed them.
 
     One that repeats both is counted as the large model's.
     """
-    small, large, verify = (column(table, name) for name in ("y_small", "y_large", "y_verify"))
+    due = _stages(table) == "verify"
+    small, large, verify = (column(table, name)[due] for name in ("y_small", "y_large", "y_verify"))
     looked = int(np.isfinite(verify).sum())
     as_large = np.abs(verify - large) <= SAME_ANSWER
     as_small = (np.abs(verify - small) <= SAME_ANSWER) & ~as_large
@@ -131,8 +132,9 @@ def copied_answers(table: pa.Table) -> list[str]:
 
 
 def harmful_second_looks(table: pa.Table, dataset: str) -> list[str]:
-    """Second looks that are right less often than the large model's first answers to the same samples."""
-    test = mcnemar(_right(table, "y_large", dataset), _right(table, "y_verify", dataset))
+    """Second looks that were due and are right less often than the large model's first answers to the same samples."""
+    due = _stages(table) == "verify"
+    test = mcnemar(_right(table, "y_large", dataset)[due], _right(table, "y_verify", dataset)[due])
     if test.p >= CHANCE or test.only_second >= test.only_first:
         return []
     return [

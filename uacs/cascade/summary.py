@@ -62,17 +62,22 @@ def _cost(table: pa.Table) -> dict[str, float]:
     """Model seconds that each system needs for these samples, from the seconds measured here.
 
     `large` is the large model about every sample, at its mean over the samples that it was asked about;
-    `uacs` counts what Algorithm 1 asks for, whatever else the run asked. NaN where answers carry no time.
+    `uacs` counts what Algorithm 1 asks for, whatever else the run asked. NaN where answers carry no time,
+    or were due and, in a replay, never asked for.
     """
     small, large, verify = (column(table, f"seconds_{s}") for s in TIMED)
     stage = np.array(table["stage"].to_pylist(), object)
     asked, twice = np.isin(stage, ["large", "average", "verify"]), stage == "verify"
     timed = np.isfinite(large)
     y_large, y_verify = column(table, "y_large"), column(table, "y_verify")
+    never = {s: np.array(table[f"{s}_status"].to_pylist(), object) == "not_asked" for s in ("large", "verify")}
+    spent = _spent(large[asked], y_large[asked]) + _spent(verify[twice], y_verify[twice])
+    if never["large"][asked].any() or never["verify"][twice].any():
+        spent = float("nan")
     return {
         "small": float(np.nansum(small)),
         "large": float(large[timed].mean() * table.num_rows) if timed.any() else float("nan"),
-        "uacs": float(np.nansum(small) + _spent(large[asked], y_large[asked]) + _spent(verify[twice], y_verify[twice])),
+        "uacs": float(np.nansum(small) + spent),
     }
 
 

@@ -13,7 +13,7 @@ from uacs.cascade.replay import replay as route
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.runs import Run, refuse_other_models, write_whole
-from uacs.errors import BadInput, Refused, WrongUse
+from uacs.errors import BadInput, Refused
 
 SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
 
@@ -25,6 +25,7 @@ def replay(run: Run, thresholds: Thresholds) -> dict:
     """
     identity = run.manifest["identity"]
     refuse_other_models(thresholds, identity)
+    run.metrics()  # raises if it is not finished
     table = run.table()
     replayed = route(Answers.of(table), thresholds.tau_small, thresholds.tau_large)
     decided = with_decision(table, thresholds.tau_small, thresholds.tau_large)
@@ -41,20 +42,26 @@ def save(folder: Path, summary: dict, thresholds: Thresholds) -> None:
     thresholds.save(folder / "thresholds.json")
 
 
-def recalibrated(run: Run, calibration: Path | None, lambda_: float | None, beta: float) -> Thresholds:
-    """Eq. 19's thresholds from the calibration that a run rests on, with another λ or β; without a λ with its own.
+def recalibrated(run: Run, calibration: Path | None, lambda_: float | None, beta: float | None) -> Thresholds:
+    """Eq. 19's thresholds from the calibration that a run rests on, with another λ or β; by default with its own.
 
-    The calibration is by default the one in the run's own folder.
+    The calibration is the one in the run's own folder unless another is named. It must be whole, and of
+    other samples than the run's: thresholds set on what is then reported flatter it.
     """
     folder = calibration or run.folder / "calibration"
     if not (folder / "manifest.json").exists():
         raise BadInput(f"{folder}: no calibration there; name the run of `uacs calibrate` by --calibration")
-    if lambda_ is None:
-        made = Thresholds.load(folder / "thresholds.json").small
-        if made is None:
-            raise WrongUse(f"{folder}: its thresholds name no λ; give one by --lambda")
-        lambda_ = made.lambda_
-    return Run.open(folder).thresholds(lambda_, beta)
+    found, ours = Run.open(folder), run.manifest["identity"]
+    theirs = found.manifest["identity"]
+    if theirs["command"] != "calibrate":
+        raise Refused(f"{folder}: a run of `uacs {theirs['command']}`; thresholds are set by one of `uacs calibrate`")
+    if (theirs["split"], theirs["data"]) == (ours["split"], ours["data"]):
+        raise Refused(f"{folder}: calibrated on the samples that {run.folder} reports; use one of another split")
+    found.metrics()  # raises if it is not finished
+    made = Thresholds.load(folder / "thresholds.json").small
+    if made is None:
+        raise BadInput(f"{folder}/thresholds.json: says nothing of λ and β, so is not a calibration's; calibrate again")
+    return found.thresholds(made.lambda_ if lambda_ is None else lambda_, made.beta if beta is None else beta)
 
 
 def compare(
@@ -74,6 +81,7 @@ def _run_and_answer(spec: str) -> tuple[Run, str]:
     if system not in SYSTEMS:
         folder, system = spec, "uacs"
     run = Run.open(Path(folder))
+    run.metrics()  # raises if it is not finished
     if not np.isfinite(column(run.table(), SYSTEMS[system])).any():
         raise BadInput(f"{folder}: no sample has an answer of '{system}'; name a run that asked it")
     return run, SYSTEMS[system]

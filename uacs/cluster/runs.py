@@ -170,7 +170,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _only_scratch(folder: Path) -> bool:
-    return {path.name for path in folder.iterdir()} <= {SCRATCH, "calibration"}
+    return {path.name for path in folder.iterdir()} <= {SCRATCH, f".{SCRATCH}.partial", "calibration"}
 
 
 def _refuse_other(folder: Path, made: dict, now: dict) -> None:

@@ -1,11 +1,14 @@
 """Feature files: an .npz with `ids` and one array, a row (or a sequence of steps) for each sample."""
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from uacs.data import places
+from uacs.data.places import Place
 from uacs.errors import BadInput
 
 
@@ -49,6 +52,27 @@ def read_features(path: Path, modality: str) -> FeatureFile:
         by_id[sample_id] = steps
     extractor = str(arrays["extractor"]) if "extractor" in arrays else path.stem
     return FeatureFile(path, extractor, features.shape[-1], by_id)
+
+
+def read_npy(place: Place, most: int) -> np.ndarray:
+    """The array of a .npy file, one row or a table of up to `most` numbers; raises `ValueError` for any other.
+
+    The header is believed only so far as the file is as long as it says.
+    """
+    with places.open_file(place) as file:
+        try:
+            headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
+        except Exception as error:  # numpy has Python parse the header, which fails in many ways
+            raise ValueError(places.reason(error)) from None
+        if dtype.kind not in "fiu" or not 1 <= len(shape) <= 2 or min(shape) < 0:
+            raise ValueError(f"it has shape {shape} and type {dtype}, not numbers in one or two dimensions")
+        if max(math.prod(shape), *shape) > most:
+            raise ValueError(f"it has shape {shape}, and a sample at most {most} numbers")
+        if math.prod(shape) * dtype.itemsize > file.size() - file.tell():
+            raise ValueError(f"it ends before its shape {shape} does")
+        file.seek(0)
+        return np.load(file, allow_pickle=False)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -3,11 +3,12 @@
 Models are particular about which frames they see: uniform segment midpoints, counted over the frames
 that really decode. So the choice is made on the container's own count, which costs nothing, and made
 again where that count proves wrong. Whatever FFmpeg reads is a clip, on a disk or wherever pyarrow
-reaches; pictures come out upright.
+reaches; pictures come out upright. FFmpeg itself opens nothing: to it a name such as `tcp:host:80` is an
+address, and so is one within a playlist, whatever that calls itself.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,7 +16,10 @@ import av
 import numpy as np
 
 from uacs.data import places
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
+
+OPENS_NOTHING = {"protocol_whitelist": "none"}
+"""FFmpeg reads what it is handed and follows no reference in it: no protocol is called none."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,14 @@ def decode(path: str, frames: int | None = None, sample_rate: int = 16000) -> Fo
         pictures, times = _pictures(path, frames)
         waveform = _waveform(path, sample_rate)
     except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
-        raise BadInput(f"{path}: not a clip that decodes ({_reason(error)}); give a whole MP4 or WAV file") from None
+        reason = shown(getattr(error, "strerror", None) or str(error), most=200)
+        raise BadInput(
+            f"{shown(path, most=500)}: not a clip that decodes ({reason}); give a whole MP4 or WAV file"
+        ) from None
     if pictures is None and waveform is None:
-        raise BadInput(f"{path}: holds neither frames nor sound; give a clip that shows or says something")
+        raise BadInput(
+            f"{shown(path, most=500)}: holds neither frames nor sound; give a clip that shows or says something"
+        )
     return Footage(pictures, times, waveform, sample_rate)
 
 
@@ -60,9 +69,9 @@ def midpoints(decoded: int, wanted: int) -> list[int]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[av.container.InputContainer]:
-    with ExitStack() as stack:
-        file = stack.enter_context(places.open_file(path)) if places.is_uri(path) else path
-        yield stack.enter_context(av.open(file, metadata_errors="replace"))
+    opened = places.open_file(path) if places.is_uri(path) else open(path, "rb")
+    with opened as file, av.open(file, metadata_errors="replace", options=OPENS_NOTHING) as container:
+        yield container
 
 
 def _pictures(path: str, wanted: int | None) -> tuple[np.ndarray | None, np.ndarray]:
@@ -136,7 +145,3 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
             1  # starting threads takes longer than a short clip; processes share the work
         )
     return stream
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

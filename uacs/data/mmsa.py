@@ -16,9 +16,9 @@ import numpy as np
 
 from uacs.data import places, unpickle
 from uacs.data.prepared import MODALITIES, FeatureInfo
-from uacs.data.source import score, sequence
+from uacs.data.source import identifier, score, sequence
 from uacs.data.unpickle import Array
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
 from uacs.records import Sample
 
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}
@@ -26,6 +26,7 @@ LABELS = "regression_labels"
 UNIMODAL_LABELS = {"text": f"{LABELS}_T", "audio": f"{LABELS}_A", "vision": f"{LABELS}_V"}
 JOINT = "$_$"  # between video and clip in an id
 BATCH = 256
+MOST_ID_WORDS = 8
 
 Column = list | tuple | np.ndarray
 
@@ -33,15 +34,23 @@ Column = list | tuple | np.ndarray
 class MmsaPickle:
     """The samples of a pickle; clips are `clips`/VIDEO_ID/CLIP_ID.mp4, by default in Raw beside or above the file."""
 
-    def __init__(self, path: Path, dataset: str, score_range: tuple[float, float], clips: Path | None = None):
+    def __init__(
+        self,
+        path: Path,
+        dataset: str,
+        score_range: tuple[float, float],
+        clips: Path | None = None,
+        extractor: str | None = None,
+    ):
         self.path, self.score_range = path, score_range
         content = unpickle.load(path)
         self.splits = {name: _Split(path, name, values) for name, values in _splits(path, content).items()}
         self.count: int | None = sum(split.rows for split in self.splits.values())
-        self.features = self._sizes(dataset)
+        self.features = self._sizes(dataset, extractor)
         self.provides = set(self.features)
         self.notes: list[str] = []
         self._unheard = dict.fromkeys(self.features, 0)  # samples with -inf, the logarithm of silence
+        self._named, self._found = clips is not None, 0
         folders = [clips] if clips else [path.parent / "Raw", path.parent.parent / "Raw"]
         self.clips = next((folder for folder in folders if folder.is_dir()), None)
         self._footage = places.files_under(self.clips, ".mp4") if self.clips else set()
@@ -65,12 +74,16 @@ class MmsaPickle:
             for modality, count in self._unheard.items()
             if count
         ]
+        self.notes += [split.note for split in self.splits.values() if split.note]
+        if self._named and not self._found:
+            self.notes.append(f"0 of {self.count} samples have a clip in {self.clips}")
 
     def _batch(self, split: "_Split", start: int, stop: int) -> Iterator[Sample]:
         arrays = {modality: array.rows(start, stop) for modality, array in split.arrays.items()}
         for i in range(start, stop):
-            sample_id, clip = _names(split.ids[i])
-            where = f"{self.path}, split '{split.name}', sample '{sample_id}'"
+            sample_id, clip = _names(split.ids[i], f"{split.where}, row {i}")
+            self._found += clip in self._footage
+            where = f"{split.where}, sample '{sample_id}'"
             features = {
                 modality: self._sequence(modality, rows[i - start], split.length(modality, i), sample_id)
                 for modality, rows in arrays.items()
@@ -95,18 +108,18 @@ class MmsaPickle:
         self.notes += [note] if note else []
         return values
 
-    def _sizes(self, dataset: str) -> dict[str, FeatureInfo]:
-        """Features are known by dataset and alignment: MMSA has one way to make each."""
+    def _sizes(self, dataset: str, extractor: str | None) -> dict[str, FeatureInfo]:
+        """Features that nobody names are known by dataset and alignment: MMSA has one way to make each."""
         features: dict[str, FeatureInfo] = {}
         for split in self.splits.values():
             way = "aligned" if split.aligned else "unaligned"
             for modality, array in split.arrays.items():
-                info = FeatureInfo(size=array.shape[-1], extractor=f"mmsa-{dataset}-{way}")
+                info = FeatureInfo(size=array.shape[-1], extractor=extractor or f"mmsa-{dataset}-{way}")
                 if features.setdefault(modality, info) != info:
                     was = features[modality]
                     raise BadInput(
-                        f"{self.path}, split '{split.name}': {modality} is {way} of size {info.size}, in another split "
-                        f"{was.extractor.rpartition('-')[2]} of size {was.size}; a file holds features of one kind"
+                        f"{self.path}, split '{split.name}': {modality} is {info.extractor} of size {info.size}, in "
+                        f"another split {was.extractor} of size {was.size}; a file holds features of one kind"
                     )
         return features
 
@@ -115,11 +128,11 @@ class _Split:
     """One split's columns, their lengths checked against its ids."""
 
     def __init__(self, path: Path, name: str, content: Any):
-        self.name, self.where = name, f"{path}, split '{name}'"
+        self.name, self.where, self.note = name, f"{path}, split '{name}'", ""
         if not isinstance(content, dict):
             raise BadInput(f"{self.where}: not a dictionary of arrays, so not MMSA's layout")
         if "id" not in content:
-            raise BadInput(f"{self.where}: no id; it has {', '.join(map(str, content))[:200]}")
+            raise BadInput(f"{self.where}: no id; it has {shown(', '.join(map(str, content)), 200)}")
         self.ids = _column(content["id"])
         self.rows = len(self.ids)
         if "raw_text" not in content and "text_bert" in content:
@@ -135,11 +148,13 @@ class _Split:
         self.lengths = {m: self._listed(content, f"{m}_lengths") for m in self.arrays}
         self.tokens = self._tokens(content.get("text_bert"))
         if self.texts is None and not self.arrays:
-            raise BadInput(f"{self.where}: no raw_text, audio or vision; it has {', '.join(map(str, content))[:200]}")
+            raise BadInput(
+                f"{self.where}: no raw_text, audio or vision; it has {shown(', '.join(map(str, content)), 200)}"
+            )
 
     @property
     def aligned(self) -> bool:
-        """Whether every modality has a step a token: such files say no lengths."""
+        """Whether no modality says its lengths: such files have a step a token, padded as the tokens are."""
         return all(lengths is None for lengths in self.lengths.values())
 
     def length(self, modality: str, row: int) -> int:
@@ -147,10 +162,18 @@ class _Split:
         shape, lengths = self.arrays[modality].shape, self.lengths[modality]
         most = shape[1] if len(shape) == 3 else 1
         steps = self.tokens if lengths is None else lengths
-        length = most if steps is None or len(shape) == 2 else int(steps[row])
-        if not 0 <= length <= most:
-            raise BadInput(f"{self.where}, sample '{self.ids[row]}': {modality} has {length} of {most} steps")
-        return length
+        if steps is None or len(shape) == 2:
+            return most
+        length = steps[row]
+        whole = isinstance(length, int | np.integer) or (
+            isinstance(length, float | np.floating) and length == length // 1
+        )
+        if not whole or not 0 <= length <= most:
+            sample = shown(self.ids[row])
+            raise BadInput(
+                f"{self.where}, sample '{sample}': {modality} has a length of {shown(length)}, of {most} steps"
+            )
+        return int(length)
 
     def _listed(self, content: dict, key: str) -> Column | None:
         if content.get(key) is None:
@@ -162,17 +185,24 @@ class _Split:
 
     def _features(self, array: Any, modality: str) -> Array:
         good = isinstance(array, Array) and len(array.shape) in (2, 3) and array.dtype.kind in "fiu"
-        if not good or array.shape[0] != self.rows:
+        if not good or array.shape[0] != self.rows or 0 in array.shape[1:]:
             what = f"{array.dtype} {array.shape}" if isinstance(array, Array) else type(array).__name__
             raise BadInput(f"{self.where}: {modality} is {what}; expected numbers ({self.rows}, steps, size)")
         return array
 
     def _tokens(self, text_bert: Any) -> np.ndarray | None:
-        """Tokens of each sentence: the sum of text_bert's second row, its attention mask."""
-        needed = any(lengths is None for lengths in self.lengths.values())
-        if not needed or not isinstance(text_bert, Array) or text_bert.shape[:2] != (self.rows, 3):
+        """Tokens of each sentence, where they stand for the lengths: the sum of text_bert's mask, its second row."""
+        without = [m for m, lengths in self.lengths.items() if lengths is None and len(self.arrays[m].shape) == 3]
+        if not without:
             return None
-        return text_bert.read()[:, 1].sum(axis=-1).astype(int)
+        if not self.aligned:
+            raise BadInput(f"{self.where}: no {without[0]}_lengths, though another modality has its own; add them")
+        steps = {self.arrays[m].shape[1] for m in without}
+        masked = isinstance(text_bert, Array) and text_bert.dtype.kind in "fiu" and len(text_bert.shape) == 3
+        if masked and steps == {text_bert.shape[2]} and text_bert.shape[:2] == (self.rows, 3):
+            return text_bert.read()[:, 1].sum(axis=-1)
+        self.note = f"{self.where}: neither lengths nor a text_bert of as many tokens; all steps are read, padding too"
+        return None
 
 
 def _splits(path: Path, content: Any) -> dict[str, Any]:
@@ -180,8 +210,10 @@ def _splits(path: Path, content: Any) -> dict[str, Any]:
     names = list(content) if isinstance(content, dict) else []
     found = {ours: theirs for ours, spellings in SPLIT_NAMES.items() for theirs in spellings if theirs in names}
     if not found:
-        has = f"it has {', '.join(map(str, names))[:200]}" if names else f"it is a {type(content).__name__}"
+        has = f"it has {shown(', '.join(map(str, names)), 200)}" if names else f"it is a {type(content).__name__}"
         raise BadInput(f"{path}: no split train, valid or test, so not MMSA's layout; {has}")
+    if {"valid", "dev"} <= set(names):
+        raise BadInput(f"{path}: both valid and dev are there; keep one of them")
     return {ours: content[theirs] for ours, theirs in found.items()}
 
 
@@ -192,10 +224,13 @@ def _column(values: Any) -> Column:
     return values if isinstance(values, list | tuple) else []
 
 
-def _names(value: Any) -> tuple[str, str]:
+def _names(value: Any, where: str) -> tuple[str, str]:
     """A sample's id as label.csv would have it, and where its clip lies in Raw."""
-    words = [_str(word) for word in value] if isinstance(value, list | tuple | np.ndarray) else [_str(value)]
-    name = "_".join(words)
+    value = value.read() if isinstance(value, Array) else value
+    words = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+    if len(words) > MOST_ID_WORDS or not all(isinstance(word, str | bytes | int | np.integer) for word in words):
+        raise BadInput(f"{where}: id is {shown(value)}; expected text, as video{JOINT}clip")
+    name = identifier("_".join(_str(word) for word in words), where)
     video, _, clip = name.rpartition(JOINT)
     return name.replace(JOINT, "_"), f"{video}/{clip}.mp4"
 
@@ -207,4 +242,7 @@ def _text(value: Any, where: str) -> str | None:
 
 
 def _str(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """Text that a table can hold: of bytes and of halves of characters what can be read."""
+    return (
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).encode(errors="replace").decode()
+    )

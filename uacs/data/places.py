@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
 
 Place = str | Path
 
@@ -23,7 +23,8 @@ def resolve(place: Place) -> tuple[FileSystem, str]:
     try:
         return FileSystem.from_uri(str(place))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
-        raise BadInput(f"{place}: pyarrow cannot reach it ({str(error).splitlines()[0]}); name a path or URI") from None
+        place = shown(place, most=500)
+        raise BadInput(f"{place}: pyarrow cannot reach it ({reason(error)}); name a path or URI") from None
 
 
 def open_file(place: Place) -> pa.NativeFile:
@@ -61,11 +62,22 @@ def within(folder: Place, name: str) -> str:
 def files_under(folder: Place, suffix: str) -> set[str]:
     """The files below a folder whose names end so, each relative to it; none if there is no such folder."""
     filesystem, path = resolve(folder)
-    found = filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    try:
+        found = filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be listed ({reason(error)}); name a folder that you may read") from None
     names = (info.path for info in found if info.type == FileType.File and info.path.endswith(suffix))
     return {posixpath.relpath(name, path) for name in names}
 
 
+def reason(error: Exception) -> str:
+    """The first line of what an error says, fit to stand in one of ours."""
+    return shown((str(error).splitlines() or [type(error).__name__])[0], most=200)
+
+
 def _type(place: Place) -> FileType:
     filesystem, path = resolve(place)
-    return filesystem.get_file_info(path.rstrip("/") or "/").type
+    try:
+        return filesystem.get_file_info(path.rstrip("/") or "/").type
+    except OSError as error:
+        raise BadInput(f"{place}: cannot be reached ({reason(error)}); name a path or URI that can") from None

@@ -43,6 +43,7 @@ class PrepareSettings(BaseModel):
     audio: Path | None = None
     vision: Path | None = None
     columns: dict[str, str] = Field({}, description="our name of a column to the table's")
+    extractor: str | None = Field(None, description="what made the source's features")
     processes: int = Field(2, ge=1, description="processes that decode clips")
 
 
@@ -52,7 +53,7 @@ def prepare(source: Place, out: Path, settings: PrepareSettings, progress: Progr
         raise Refused(f"{out}: a prepared dataset lies there; name another folder or remove it")
     name, like = dataset_of(source, settings)
     kind = datasets.kind(like)
-    samples = open_source(source, like, settings)
+    samples = open_source(source, name, like, settings)
     files = {m: read_features(path, m) for m in MODALITIES if (path := getattr(settings, m))}
     computed = [m for m in MODALITIES if m not in files and m not in samples.provides]
     with PartWriter(out, files, computed, settings.processes) as writer:
@@ -71,7 +72,7 @@ def prepare(source: Place, out: Path, settings: PrepareSettings, progress: Progr
             parts=writer.parts,
             notes=[*_doubts(writer.largest_label, name, kind), *samples.notes, *writer.notes],
         )
-        (out / "dataset.json").write_text(info.model_dump_json(indent=1) + "\n")
+        writer.describe(info.model_dump_json(indent=1))
     return PreparedDataset(out)
 
 
@@ -86,25 +87,25 @@ def open_dataset(
         return PreparedDataset(Path(place))
     settings = settings or PrepareSettings()
     name, like = dataset_of(place, settings)
-    open_source(place, like, settings)  # what cannot be read is refused before anything is removed
+    open_source(place, name, like, settings)  # what cannot be read is refused before anything is removed
     scratch = out / SCRATCH
     if scratch.exists():
         shutil.rmtree(scratch)
     return prepare(place, scratch, settings.model_copy(update={"dataset": name, "like": like}), progress)
 
 
-def open_source(place: Place, like: str, settings: PrepareSettings) -> Source:
-    """The reader of what lies there, by `like`'s range; raises `BadInput` naming the place and what would do."""
+def open_source(place: Place, name: str, like: str, settings: PrepareSettings) -> Source:
+    """The reader of what lies there, a dataset of that name in `like`'s range; raises `BadInput` with what would do."""
     place, score_range = located(place), datasets.kind(like).score_range
     if settings.clips and not settings.clips.is_dir():
         raise BadInput(f"{settings.clips}: no such folder; --clips names the one that holds VIDEO_ID/CLIP_ID.mp4")
     if not str(place).endswith(PICKLES):
-        return Table(place, score_range, settings.clips, settings.columns)
+        return Table(place, score_range, settings.clips, settings.columns, settings.extractor)
     if places.is_uri(place):
         raise BadInput(f"{place}: a pickle is read from a disk; copy it here first")
     if settings.columns:
         raise WrongUse("--column is for tables; a pickle of MMSA's has its own names")
-    return MmsaPickle(Path(place), like, score_range, settings.clips)
+    return MmsaPickle(Path(place), name, score_range, settings.clips, settings.extractor)
 
 
 def located(place: Place) -> Place:
@@ -129,8 +130,9 @@ def recognised(place: Place) -> str | None:
     >>> recognised("/data/CH-SIMS/Processed/unaligned_39.pkl"), recognised("clips/label.csv")
     ('sims', None)
     """
-    for part in reversed(re.split(r"[/\\]", str(place).lower())):
-        squeezed = re.sub(r"sims[-_ ]?v2s?\b", "simsv2", part)
+    whole = str(place) if places.is_uri(place) else str(Path(place).absolute())
+    for part in reversed(re.split(r"[/\\]", whole.lower())):
+        squeezed = re.sub(r"sims[-_ ]?v2s?(?![a-z0-9])", "simsv2", part)
         for name in sorted(datasets.DATASETS, key=len, reverse=True):
             if re.search(rf"(?<![a-z]){name}(?![a-z0-9])", squeezed):
                 return name
@@ -140,16 +142,18 @@ def recognised(place: Place) -> str | None:
 def dataset_of(source: Place, settings: PrepareSettings) -> tuple[str, str]:
     """The dataset's name, and the one whose rules hold; raises `WrongUse` where neither path nor settings say."""
     located(source)
-    name = settings.dataset or recognised(Path(source).absolute() if not places.is_uri(source) else source)
+    name = settings.dataset or recognised(source)
     known = ", ".join(datasets.DATASETS)
     if name is None:
         raise WrongUse(
-            f"{source}: which dataset is it? --dataset {known}, or a name of your own and --like one of them"
+            f"{source}: which dataset is it? Prepare it with --dataset {known}, or with a name of your own and --like"
         )
     if name not in datasets.DATASETS and settings.like is None:
         raise WrongUse(f"--dataset {name}: a name of your own needs --like, the dataset whose rules hold: {known}")
     like = settings.like or name
     datasets.kind(like)
+    if name in datasets.DATASETS and like != name:
+        raise WrongUse(f"--dataset {name} --like {like}: {name} has rules of its own; give your data another name")
     return name, like
 
 

@@ -77,9 +77,9 @@ class PreparedDataset:
         path = self.folder / "dataset.json"
         try:
             self.info = DatasetInfo.model_validate(json.loads(path.read_text()))
+            datasets.kind(self.info.like)
         except OSError:
             raise BadInput(f"{folder}: no dataset.json there; make one with `uacs prepare SOURCE {folder}`") from None
-            self.info.kind  # noqa: B018 - raises for a dataset that this version does not know
         except (ValidationError, json.JSONDecodeError, WrongUse) as error:
             raise BadInput(
                 f"{path}: not a dataset description ({_first_line(error)}); prepare the data again"

@@ -10,8 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from uacs.data.prepared import FeatureInfo
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
 from uacs.records import Sample
+
+LONGEST_ID = 500
 
 
 class Source(Protocol):
@@ -30,24 +32,32 @@ class Source(Protocol):
         """Raises `BadInput`, naming file and sample, for what is not as it must be."""
 
 
+def identifier(text: str, where: str) -> str:
+    """An id as every message, file name and table after this may hold it; raises `BadInput` for any other."""
+    if not text or not text.isprintable() or len(text) > LONGEST_ID:
+        raise BadInput(f"{where}: id '{shown(text)}' is empty, too long or has control characters; give it a plain one")
+    return text
+
+
 def score(value: object, score_range: tuple[float, float], where: str) -> float | None:
     """A label as a float; None where there is none. A float32 is taken as the decimal number it stands for.
 
     >>> score(np.float32(0.2), (-1, 1), "sample 'a'")
     0.2
     """
-    text = "" if value is None else str(value).strip()
-    if text in ("", "nan", "NaN", "None") and not isinstance(value, str):
-        return None
-    if not text:
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if value is None or value == "" or (isinstance(value, float | np.floating) and math.isnan(value)):
         return None
     low, high = score_range
     try:
-        label = float(text)
+        label = float(str(value)) if isinstance(value, str | int | float | np.number) else math.nan
     except ValueError:
-        raise BadInput(f"{where}: label '{text}' is not a number; write a score or leave it empty") from None
-    if not (math.isfinite(label) and low <= label <= high):
-        raise BadInput(f"{where}: label {text} lies outside [{low:g}, {high:g}]; is --dataset right?")
+        label = math.nan
+    if math.isnan(label):
+        raise BadInput(f"{where}: label '{shown(value)}' is not a number; write a score or leave it empty")
+    if not low <= label <= high:
+        raise BadInput(f"{where}: label {shown(value)} lies outside [{low:g}, {high:g}]; is --dataset right?")
     return label
 
 

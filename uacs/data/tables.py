@@ -8,26 +8,25 @@ Raw/video_id/clip_id.mp4, and for CH-SIMS `label_T, label_A, label_V`. Any other
     text                 or raw_text
     label                a score; empty is none
     split                or mode: train, valid or test; without it every sample is test
-    clip                 path or URI of the footage, relative to the table
+    clip                 path or URI of the footage
     audio, vision        Parquet: the numbers (T, size), nested or flat with `audio_steps`;
-                         either: path or URI of a .npy file, relative to the table
+                         either: path or URI of a .npy file
+
+Paths are relative to the table's folder, which a folder of Parquet files is itself.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from uacs.data import places
+from uacs.data.features import read_npy
 from uacs.data.places import Place
 from uacs.data.prepared import MODALITIES, SPLITS, UNIMODAL, FeatureInfo
-from uacs.data.source import score, sequence
-from uacs.errors import BadInput, WrongUse
+from uacs.data.rows import MOST_NUMBERS, Row, open_rows
+from uacs.data.source import identifier, score, sequence
+from uacs.errors import BadInput, WrongUse, shown
 from uacs.records import Sample
 
 SPELLINGS = {
@@ -48,12 +47,12 @@ SPELLINGS = {
 }
 """What we call a column, and the names that it may have in a file."""
 
-BATCH = 256
-Row = dict[str, Any]
-
 
 class Table:
-    """The samples of a table; `clips` is the folder of VIDEO_ID/CLIP_ID.mp4, by default Raw beside the table."""
+    """The samples of a table; `clips` is the folder of VIDEO_ID/CLIP_ID.mp4, by default Raw beside the table.
+
+    `extractor` names what computed its features, by default the table's own name without its ending.
+    """
 
     def __init__(
         self,
@@ -61,11 +60,16 @@ class Table:
         score_range: tuple[float, float],
         clips: Path | None = None,
         columns: dict[str, str] | None = None,
+        extractor: str | None = None,
     ):
         self.place, self.score_range = place, score_range
-        self.count, names, self._read = (_parquet if _is_parquet(place) else _csv)(place)
-        self.column = _columns(place, names, columns or {})
         self.features: dict[str, FeatureInfo] = {}
+        self._extractor = extractor or Path(str(place)).name.split(".")[0]
+        self._home = places.within(place, "") if places.is_folder(place) else place  # what names are relative to
+        self._file = open_rows(place)
+        self.count = self._file.count
+        self.column = _columns(place, self._file.names, columns or {})
+        self._file.check(self.column)
         self.provides = {m for m in MODALITIES if m in self.column}
         self.notes = [
             f"{place}: no column {what}; {then}"
@@ -75,34 +79,45 @@ class Table:
             )
             if name not in self.column
         ]
-        self._clips = str(clips) if clips else places.beside(place, "Raw")
-        footage = "clip" not in self.column and "video_id" in self.column
-        self._footage = places.files_under(self._clips, ".mp4") if footage else set()
+        self._clips_named = clips is not None
+        self._clips = str(clips or places.beside(self._home, "Raw"))
+        self._footage = self._found()
 
     def __iter__(self) -> Iterator[Sample]:
         seen: dict[str, str] = {}
-        for line, row in self._read(self.column):
+        filmed = 0
+        for line, row in self._file.rows(self.column):
             sample_id = self._id(row, line)
+            where = f"{self.place}, {line}, sample '{shown(sample_id)}'"
             if sample_id in seen:
-                raise BadInput(
-                    f"{self.place}, {line}, sample '{sample_id}': stands in {seen[sample_id]} already; "
-                    "keep one row for each clip"
-                )
+                raise BadInput(f"{where}: stands in {seen[sample_id]} already; keep one row for each clip")
             seen[sample_id] = line
-            yield self._sample(sample_id, row, f"{self.place}, {line}, sample '{sample_id}'")
+            filmed += self._name(row) in self._footage
+            yield self._sample(sample_id, row, where)
         if not seen:
             raise BadInput(f"{self.place}: no rows; nothing to prepare")
+        if self._clips_named and not filmed:
+            self.notes.append(f"0 of {len(seen)} samples have a clip in {self._clips}")
+
+    def _found(self) -> set[str]:
+        """The clips that samples may have by their ids: no other file is ever looked for, whatever an id says."""
+        by_id = {"video_id", "clip_id"} <= self.column.keys()
+        if self._clips_named and not by_id:
+            mend = "name clips in a column clip, or leave out --clips"
+            raise BadInput(f"{self.place}: no columns video_id and clip_id to find its clips in {self._clips}; {mend}")
+        wanted = by_id and (self._clips_named or "clip" not in self.column)
+        return places.files_under(self._clips, ".mp4") if wanted else set()
 
     def _id(self, row: Row, line: str) -> str:
         names = ("sample_id",) if "sample_id" in self.column else ("video_id", "clip_id")
         if any(row[name] is None for name in names):
             raise BadInput(f"{self.place}, {line}: no {' and '.join(names)}; every sample needs an id of its own")
-        return "_".join(str(row[name]) for name in names)
+        return identifier("_".join(str(row[name]) for name in names), f"{self.place}, {line}")
 
     def _sample(self, sample_id: str, row: Row, where: str) -> Sample:
         split = row.get("split", "test")
         if split not in SPLITS:
-            raise BadInput(f"{where}: {self.column['split']} '{split}' is not one of {', '.join(SPLITS)}")
+            raise BadInput(f"{where}: {shown(self.column['split'])} '{shown(split)}' is not one of {', '.join(SPLITS)}")
         unimodal = {m: score(row.get(column), self.score_range, where) for m, column in UNIMODAL.items()}
         return Sample(
             sample_id=sample_id,
@@ -116,45 +131,60 @@ class Table:
 
     def _clip(self, row: Row) -> str | None:
         if row.get("clip"):
-            return places.beside(self.place, str(row["clip"]))
-        name = f"{row.get('video_id')}/{row.get('clip_id')}.mp4"
+            return places.beside(self._home, str(row["clip"]))
+        name = self._name(row)
         return places.within(self._clips, name) if name in self._footage else None
 
+    def _name(self, row: Row) -> str:
+        return f"{row.get('video_id')}/{row.get('clip_id')}.mp4"
+
     def _features(self, modality: str, row: Row, sample_id: str, where: str) -> np.ndarray | None:
-        values = row.get(modality)
+        values, steps = row.get(modality), row.get(f"{modality}_steps")
         if values is None:
             return None
         if isinstance(values, str):
-            values = _npy(places.beside(self.place, values), where, modality)
-        elif row.get(f"{modality}_steps"):
-            values = values.reshape(row[f"{modality}_steps"], -1)
-        if values.ndim == 1:
-            values = values.reshape(1, -1)
-        if values.ndim != 2 or values.dtype.kind not in "fiu":
+            values = self._npy(values, f"{where}: {modality} {shown(values)}")
+        elif steps is not None:
+            values = _stepped(values, steps, f"{where}: {modality}")
+        if values.ndim not in (1, 2) or values.dtype.kind not in "fiu":
             raise BadInput(f"{where}: {modality} is not a sequence of steps with equally many numbers each")
-        if not len(values):
-            self.notes.append(f"sample '{sample_id}': {modality} has 0 steps; kept without {modality}")
-            return None
-        known = self.features.setdefault(
-            modality, FeatureInfo(size=values.shape[1], extractor=Path(str(self.place)).name.split(".")[0])
-        )
-        if values.shape[1] != known.size:
-            raise BadInput(f"{where}: {modality} has {values.shape[1]} numbers a step, those before {known.size}")
-        values, note = sequence(values, sample_id, modality)
+        if values.size > MOST_NUMBERS:
+            raise BadInput(f"{where}: {modality} has {values.size} numbers, more than {MOST_NUMBERS}; cut it in pieces")
+        values = values if values.ndim == 2 or not len(values) else values[None]
+        if len(values):
+            self._check_size(modality, values.shape[1], where)
+        values, note = sequence(values, shown(sample_id), modality)
         self.notes += [note] if note else []
         return values
+
+    def _npy(self, name: str, where: str) -> np.ndarray:
+        try:
+            return read_npy(places.beside(self._home, name), MOST_NUMBERS)
+        except (OSError, ValueError) as error:
+            reason = places.reason(error)
+            raise BadInput(f"{where} is not a .npy file of numbers ({reason}); write it with numpy.save") from None
+
+    def _check_size(self, modality: str, size: int, where: str) -> None:
+        if not size:
+            raise BadInput(f"{where}: {modality} has 0 numbers a step; give it numbers, or leave it empty")
+        known = self.features.setdefault(modality, FeatureInfo(size=size, extractor=self._extractor))
+        if size != known.size:
+            raise BadInput(f"{where}: {modality} has {size} numbers a step, those before {known.size}")
 
 
 def _columns(place: Place, there: list[str], named: dict[str, str]) -> dict[str, str]:
     """Our name to the file's, for the columns that are there."""
+    has = f"it has {shown(', '.join(there), most=500)}"
     if unknown := [name for name in named if name not in SPELLINGS]:
         raise WrongUse(f"--column {unknown[0]}={named[unknown[0]]}: the names are {', '.join(SPELLINGS)}")
     if absent := [theirs for theirs in named.values() if theirs not in there]:
-        raise BadInput(f"{place}: no column {absent[0]}; it has {', '.join(there)}")
+        raise BadInput(f"{place}: no column {absent[0]}; {has}")
+    if twice := [name for name in there if name and there.count(name) > 1]:
+        raise BadInput(f"{place}: two columns are called '{shown(twice[0])}'; give each a name of its own")
     column = {
         ours: spelling for ours, spellings in SPELLINGS.items() for spelling in spellings[::-1] if spelling in there
     } | named
-    has = f"it has {', '.join(there)}; --column NAME=THEIRS says what a column is called"
+    has = f"{has}; --column NAME=THEIRS says what a column is called"
     if "sample_id" not in column and not {"video_id", "clip_id"} <= column.keys():
         raise BadInput(f"{place}: no column sample_id, nor video_id and clip_id; {has}")
     if not column.keys() & {"text", "audio", "vision", "clip"}:
@@ -162,83 +192,11 @@ def _columns(place: Place, there: list[str], named: dict[str, str]) -> dict[str,
     return column
 
 
-def _is_parquet(place: Place) -> bool:
-    return str(place).endswith((".parquet", ".pq")) or places.is_folder(place)
-
-
-def _csv(place: Place):
-    """Row count (unknown), column names, and a reader of rows whose values are strings, None where empty."""
-
-    def frames(**options) -> Iterator[pd.DataFrame]:
-        try:
-            with places.open_stream(place) as file:
-                table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
-                yield from [table] if isinstance(table, pd.DataFrame) else table
-        except FileNotFoundError:
-            raise BadInput(f"{place}: no such file; name a label.csv or the folder that holds it") from None
-        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise BadInput(f"{place}: not a CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
-        except OSError as error:
-            raise BadInput(f"{place}: cannot be read ({str(error).splitlines()[0]})") from None
-
-    def read(column: dict[str, str]) -> Iterator[tuple[str, Row]]:
-        line = 1
-        for frame in frames(chunksize=4096):
-            for values in frame[list(column.values())].itertuples(index=False, name=None):
-                line += 1
-                yield f"line {line}", dict(zip(column, (value or None for value in values), strict=True))
-
-    (header,) = frames(nrows=0)
-    return None, list(header.columns), read
-
-
-def _parquet(place: Place):
-    """Row count, column names, and a reader of rows whose features are float arrays."""
-    try:
-        filesystem, path = places.resolve(place)
-        table = ds.dataset(path, filesystem=filesystem, format="parquet")
-        count, names = table.count_rows(), table.schema.names
-    except FileNotFoundError:
-        raise BadInput(f"{place}: no such file; name a Parquet file or a folder of them") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadInput(f"{place}: not a Parquet file or a folder of them ({str(error).splitlines()[0]})") from None
-
-    def read(column: dict[str, str]) -> Iterator[tuple[str, Row]]:
-        number = 0
-        for fragment in table.get_fragments():
-            with filesystem.open_input_file(fragment.path) as file:
-                for batch in pq.ParquetFile(file).iter_batches(BATCH, columns=list(column.values())):
-                    values = {ours: _values(batch.column(theirs)) for ours, theirs in column.items()}
-                    for i in range(batch.num_rows):
-                        number += 1
-                        yield f"row {number}", {name: rows[i] for name, rows in values.items()}
-
-    return count, names, read
-
-
-def _values(array: pa.Array) -> list:
-    """A column as Python values; lists of numbers as float arrays, lists of such lists as (T, size)."""
-    if not _is_list(array.type):
-        return array.to_pylist()
-    return [_numbers(array[i].values) if array[i].is_valid else None for i in range(len(array))]
-
-
-def _numbers(values: pa.Array) -> np.ndarray:
-    if not _is_list(values.type):
-        return values.to_numpy(zero_copy_only=False)
-    sizes = set(values.value_lengths().to_pylist()) or {0}
-    if len(sizes) > 1 or None in sizes:
-        return np.empty((0, 0, 0), np.float32)  # ragged: no sequence of steps, and said to be none
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), sizes.pop())
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _npy(place: str, where: str, modality: str) -> np.ndarray:
-    try:
-        with places.open_file(place) as file:
-            return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{where}: {modality} {place} is not a .npy file ({str(error).splitlines()[0]})") from None
+def _stepped(values: np.ndarray, steps: float, where: str) -> np.ndarray:
+    """Flat numbers as (steps, size); nested ones have their steps already."""
+    if steps == 0:
+        return np.empty((0, 0), np.float32)
+    whole = 0 < steps <= values.size and steps % 1 == 0
+    if not whole or values.size % steps or (values.ndim > 1 and len(values) != steps):
+        raise BadInput(f"{where}_steps {steps} does not divide its {values.size} numbers; give how many steps it has")
+    return values.reshape(int(steps), -1)

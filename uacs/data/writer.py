@@ -1,5 +1,7 @@
 """Samples into parts: 256 of a split at a time, their features joined or computed, written aside and renamed."""
 
+import os
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -12,15 +14,15 @@ from uacs.data.extract import BASIC, EXTRACTORS
 from uacs.data.features import FeatureFile
 from uacs.data.media import decode
 from uacs.data.prepared import PART_ROWS, FeatureInfo, PartInfo, write_part
-from uacs.errors import BadInput
+from uacs.errors import BadInput, Refused
 from uacs.records import Sample
 
 
 class PartWriter:
-    """Writes SPLIT-NNNNN.parquet into `out`, in the order in which samples are added; a context.
+    """Writes SPLIT-NNNNN.parquet, in the order in which samples are added; a context.
 
     `files` are features to join by sample id; `computed` names the modalities that the built-in extractor
-    makes of the clips. If the context is left by an exception, what was written goes again.
+    makes of the clips. The new folder `out` appears when the context is left, whole; not by an exception.
     """
 
     def __init__(self, out: Path, files: dict[str, FeatureFile], computed: list[str], processes: int):
@@ -33,20 +35,22 @@ class PartWriter:
         self._first: str | None = None
         self._extracted = False
         self._pool: ProcessPoolExecutor | None = None
+        self._aside = out.absolute().with_name(f".{out.absolute().name}.partial")
 
     def __enter__(self) -> "PartWriter":
-        self._made = not self.out.exists()
-        self.out.mkdir(parents=True, exist_ok=True)
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise Refused(f"{self.out}: not empty; name a new folder")
+        shutil.rmtree(self._aside, ignore_errors=True)  # of a preparation that was killed
+        self._aside.mkdir(parents=True)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
         if kind:
-            for name in self.parts:
-                (self.out / name).unlink()
-            if self._made and not any(self.out.iterdir()):
-                self.out.rmdir()
+            shutil.rmtree(self._aside, ignore_errors=True)
+        else:
+            os.replace(self._aside, self.out)
 
     def add(self, sample: Sample) -> bool:
         """Take one sample; returns whether that completed a part."""
@@ -58,6 +62,10 @@ class PartWriter:
         if full:
             self._write(split)
         return full
+
+    def describe(self, description: str) -> None:
+        """Write dataset.json."""
+        (self._aside / "dataset.json").write_text(description + "\n")
 
     def finish(self) -> None:
         """Write what is left; raises `BadInput` for a feature file of which no id was ever met."""
@@ -89,7 +97,7 @@ class PartWriter:
             if s.text is None and s.audio is None and s.vision is None and s.clip is None:
                 raise BadInput(f"sample '{s.sample_id}': no text, features or clip; give it one or remove its row")
         name = f"{split}-{sum(part.startswith(f'{split}-') for part in self.parts):05d}.parquet"
-        self.parts[name] = write_part(self.out, name, samples)
+        self.parts[name] = write_part(self._aside, name, samples)
         self.written += len(samples)
 
     def _with_computed(self, samples: list[Sample]) -> list[Sample]:

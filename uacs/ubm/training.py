@@ -178,11 +178,14 @@ def _standardise(model: Ubm, samples: list[Encoded]) -> None:
         sequences = [s.values[modality] for s in samples if modality in s.values]
         if modality == "text" or not sequences:
             continue
-        # summed sequence by sequence: one tensor of all steps would double what the features take
         steps = sum(len(s) for s in sequences)
-        mean = torch.stack([s.double().sum(dim=0) for s in sequences]).sum(dim=0) / steps
-        square = torch.stack([(s.double() - mean).square().sum(dim=0) for s in sequences]).sum(dim=0)
-        spread = (square / steps).sqrt()
+        mean, square = (torch.zeros(sequences[0].shape[1], dtype=torch.float64) for _ in range(2))
+        # sequence by sequence, keeping nothing: all steps at once would double what the features take
+        for s in sequences:
+            mean += s.double().sum(dim=0) / steps
+        for s in sequences:
+            square += (s.double() - mean).square().sum(dim=0) / steps
+        spread = square.sqrt()
         encoder.mean.copy_(mean)
         encoder.scale.copy_(torch.where(spread > 1e-8, spread, 1.0))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from uacs.data.corpus_words import NOT, Grammar, one_of
+from uacs.data.corpus.words import NOT, Grammar, one_of
 
 THINGS = ("film", "story", "plot", "music", "acting", "ending", "cast", "camera", "script", "scene")
 ADJECTIVES = {

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from uacs.data import corpus_clips as clips
-from uacs.data.corpus_chinese import CHINESE
-from uacs.data.corpus_english import ENGLISH
-from uacs.data.corpus_words import Grammar, sentence
+from uacs.data.corpus import clips
+from uacs.data.corpus.chinese import CHINESE
+from uacs.data.corpus.english import ENGLISH
+from uacs.data.corpus.words import Grammar, sentence
 from uacs.data.prepared import SPLITS
 from uacs.errors import Refused, WrongUse
 

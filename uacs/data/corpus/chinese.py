@@ -7,7 +7,7 @@ speaker (结局让我失望, 结局没让我失望).
 
 import numpy as np
 
-from uacs.data.corpus_words import NOT, Grammar, one_of
+from uacs.data.corpus.words import NOT, Grammar, one_of
 
 THINGS = {  # and how one of them is pointed at
     "电影": "这部电影",
