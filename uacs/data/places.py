@@ -51,12 +51,26 @@ def is_folder(place: Place) -> bool:
 
 def beside(place: Place, name: str) -> str:
     """What a relative `name` means in the folder that holds `place`; an absolute name or a URI is itself."""
-    return name if is_uri(name) or posixpath.isabs(name) else posixpath.join(posixpath.dirname(str(place)), name)
+    if is_uri(name) or posixpath.isabs(name):
+        return name
+    path, options = _cut(place)
+    return posixpath.join(posixpath.dirname(path), name) + options
 
 
 def within(folder: Place, name: str) -> str:
     """`name` in a folder."""
-    return posixpath.join(str(folder), name)
+    path, options = _cut(folder)
+    return posixpath.join(path, name) + options
+
+
+def ends(place: Place, *suffixes: str) -> bool:
+    """Whether a place's name has one of those endings."""
+    return _cut(place)[0].endswith(suffixes)
+
+
+def stem(place: Place) -> str:
+    """The last part of a place's name, without its endings."""
+    return posixpath.basename(_cut(place)[0].rstrip("/")).split(".")[0]
 
 
 def files_under(folder: Place, suffix: str) -> set[str]:
@@ -73,6 +87,12 @@ def files_under(folder: Place, suffix: str) -> set[str]:
 def reason(error: Exception) -> str:
     """The first line of what an error says, fit to stand in one of ours."""
     return shown((str(error).splitlines() or [type(error).__name__])[0], most=200)
+
+
+def _cut(place: Place) -> tuple[str, str]:
+    """A URI apart from its options: s3://bucket/a.csv and ?endpoint_override=127.0.0.1:9000."""
+    path, mark, options = str(place).partition("?") if is_uri(place) else (str(place), "", "")
+    return path, mark + options
 
 
 def _type(place: Place) -> FileType:

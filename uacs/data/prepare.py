@@ -99,7 +99,7 @@ def open_source(place: Place, name: str, like: str, settings: PrepareSettings) -
     place, score_range = located(place), datasets.kind(like).score_range
     if settings.clips and not settings.clips.is_dir():
         raise BadInput(f"{settings.clips}: no such folder; --clips names the one that holds VIDEO_ID/CLIP_ID.mp4")
-    if not str(place).endswith(PICKLES):
+    if not places.ends(place, *PICKLES):
         return Table(place, score_range, settings.clips, settings.columns, settings.extractor)
     if places.is_uri(place):
         raise BadInput(f"{place}: a pickle is read from a disk; copy it here first")

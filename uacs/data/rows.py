@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 def open_rows(place: Place) -> "CsvRows | ParquetRows":
     """The reader of a table; a folder is one of Parquet files."""
-    parquet = str(place).endswith((".parquet", ".pq")) or places.is_folder(place)
+    parquet = places.ends(place, ".parquet", ".pq") or places.is_folder(place)
     return ParquetRows(place) if parquet else CsvRows(place)
 
 

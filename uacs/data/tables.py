@@ -64,7 +64,7 @@ class Table:
     ):
         self.place, self.score_range = place, score_range
         self.features: dict[str, FeatureInfo] = {}
-        self._extractor = extractor or Path(str(place)).name.split(".")[0]
+        self._extractor = extractor or places.stem(place)
         self._home = places.within(place, "") if places.is_folder(place) else place  # what names are relative to
         self._file = open_rows(place)
         self.count = self._file.count
