@@ -15,7 +15,7 @@ def test_three_commands_lead_from_a_csv_to_a_run(uacs, encoder, recorded, tmp_pa
     labels = write_raw(tmp_path / "raw", {"train": 60, "valid": 30, "test": 40})
     data, ubm, out = tmp_path / "data", tmp_path / "ubm", tmp_path / "run"
     code, said, _ = uacs("prepare", labels, data, "--dataset", "mosei", "--audio", labels.parent / "audio.npz")
-    assert (code, said) == (0, f"{data}: test 40, train 60, valid 30\n")
+    assert (code, said) == (0, f"{data}: mosei, test 40, train 60, valid 30\n")
 
     small = ["--set", "max_epochs=2", "--set", "threads=1", "--set", "accumulate=1"]
     code, said, _ = uacs("train", "ubm", data, "--out", ubm, "--text-encoder", encoder, *small)

@@ -125,7 +125,7 @@ def prepare(source: str, out: Path, columns: tuple[str, ...], **settings) -> Non
     with counter("preparing") as progress:
         dataset = write(source, out, PrepareSettings(columns=named, **settings), progress)
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}
-    print(f"{out}: " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
+    print(f"{out}: {dataset.info.name}, " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
     _notes(dataset.info.notes)
 
 
@@ -149,6 +149,7 @@ def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, over
     from uacs.ubm.training import best_epoch
     from uacs.ubm.training import train as train_ubm
 
+    training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
     with counter("preparing") as progress:
         dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
     settings = training_settings(preset or dataset.info.kind.preset, list(overrides))

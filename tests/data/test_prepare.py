@@ -144,6 +144,7 @@ def test_a_known_dataset_keeps_its_own_rules(tmp_path):
         ("s3://bucket/mosei_raw/label.csv", "mosei"),
         ("/home/mosi/mosei.csv", "mosei"),
         ("/data/mosimann/simsalabim.csv", None),
+        ("/home/mosi/study/raw/label.csv", None),
     ],
 )
 def test_a_dataset_is_recognised_by_its_path(path, name):

@@ -125,13 +125,13 @@ def located(place: Place) -> Place:
 
 
 def recognised(place: Place) -> str | None:
-    """The dataset that a path names, the nearest folder first; None if it names none that U-ACS knows.
+    """The dataset that a path names, by file, folder or the folder above; None if it names none that U-ACS knows.
 
     >>> recognised("/data/CH-SIMS/Processed/unaligned_39.pkl"), recognised("clips/label.csv")
     ('sims', None)
     """
     whole = str(place) if places.is_uri(place) else str(Path(place).absolute())
-    for part in reversed(re.split(r"[/\\]", whole.lower())):
+    for part in re.split(r"[/\\]", whole.lower())[:-4:-1]:
         squeezed = re.sub(r"sims[-_ ]?v2s?(?![a-z0-9])", "simsv2", part)
         for name in sorted(datasets.DATASETS, key=len, reverse=True):
             if re.search(rf"(?<![a-z]){name}(?![a-z0-9])", squeezed):
