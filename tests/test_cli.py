@@ -79,7 +79,11 @@ def test_every_command_shows_an_example(uacs, command):
         ),
         ("calibrate {data} --ubm {ubm} --mllm {mllm} --out {out} --lambda 2", 2, "'--lambda': 2.0 is not in the range"),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --thresholds no.json", 1, "no.json: no thresholds"),
-        ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set pool=4", 2, "pool: Extra inputs"),
+        (
+            "evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set pool=4",
+            2,
+            "there is resources.pool, resources.pool_gpus",
+        ),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --set batch_size", 2, "expected key=value"),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {out} --config no.yaml", 1, "no.yaml: cannot be read"),
         ("evaluate {data} --ubm {ubm} --mllm {mllm} --out {data}/dataset.json", 1, "a file lies there; name a folder"),
@@ -87,6 +91,10 @@ def test_every_command_shows_an_example(uacs, command):
         ("replay {empty} --lambda 0.1", 1, "no manifest.json there, so no run"),
         ("replay {empty} --thresholds x --lambda 0.1", 2, "--thresholds brings its own λ and β"),
         ("compare {empty} {empty}", 1, "no manifest.json there, so no run"),
+        ("replay {empty} --beta nan", 2, "nan is not a number to reckon with"),
+        ("evaluate {data} --ubm {ubm} --mllm answers.parquet --out {out}", 1, "say recorded:answers.parquet"),
+        ("evaluate {data} --ubm {ubm} --mllm recorded:{table} --out {out}", 1, "table.csv: not a Parquet file"),
+        ("prepare {table} {table} --dataset mosi", 1, "table.csv: a file lies there; name a new folder"),
         ("compare {empty}", 2, "Missing argument 'SECOND'"),
         ("fly", 2, "No such command 'fly'"),
     ],
@@ -126,3 +134,14 @@ def test_without_a_command_the_help_is_shown_once(uacs):
     code, out, err = uacs()
     assert (code, err) == (2, "")
     assert out.count("Usage: uacs") == 1
+
+
+@pytest.mark.parametrize(("command", "resumed"), [("prepare a b", False), ("compare a b", False), ("demo", True)])
+def test_an_interrupted_command_promises_no_more_than_it_keeps(uacs, monkeypatch, command, resumed):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.commands, "main", interrupted)
+    code, _, err = uacs(*command.split())
+    assert code == 130
+    assert ("takes it up where it stopped" in err) == resumed and "interrupted" in err

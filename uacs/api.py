@@ -6,7 +6,6 @@ What runs here is what runs on the cluster: the same predictors, the same chunks
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from uacs import metrics
@@ -97,8 +96,8 @@ def score(table: pa.Table, dataset: str, system: str = "prediction") -> dict[str
     return metrics.score(prediction[known], label[known], dataset)
 
 
-def read_run(folder: str | Path) -> pd.DataFrame:
-    """All outcomes of a run's folder, sorted by sample id."""
+def read_run(folder: str | Path) -> pa.Table:
+    """All outcomes of a run's folder, sorted by sample id; `.to_pandas()` makes a data frame of them."""
     from uacs.cluster.runs import Run
 
-    return Run.open(Path(folder)).table().to_pandas()
+    return Run.open(Path(folder)).table()

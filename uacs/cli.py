@@ -1,6 +1,8 @@
 """The command `uacs`. Each command parses, calls what does the work, prints, and exits with 0, 1 or 2."""
 
+import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import click
 from uacs.errors import UacsError, WrongUse
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
+RESUMED = ("demo", "train ubm", "calibrate", "evaluate")
 FOLDER = click.Path(path_type=Path)
 
 
@@ -18,7 +21,9 @@ def main() -> None:
         words = [word for word in sys.argv[1:] if word != "--debug"]
         sys.exit(commands.main(words, prog_name="uacs", standalone_mode=False) or 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        code, text = INTERRUPTED, "interrupted; the same command again takes it up where it stopped"
+        code, text = INTERRUPTED, "interrupted"
+        if _command().removeprefix("uacs ") in RESUMED:
+            text = "interrupted; the same command again takes it up where it stopped"
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         sys.exit(WRONG)
@@ -69,6 +74,12 @@ def commands() -> None:
     Afterwards:   uacs report, uacs replay, uacs compare
     Trouble:      uacs doctor
     """
+
+
+def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number to reckon with")
+    return value
 
 
 def _run_options(function):
@@ -149,6 +160,7 @@ def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, over
     from uacs.ubm.training import best_epoch
     from uacs.ubm.training import train as train_ubm
 
+    _clear_afterwards(out)
     training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
     with counter("preparing") as progress:
         dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
@@ -165,8 +177,10 @@ def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, over
 @click.argument("data")
 @_run_options
 @click.option("--split", default="valid", show_default=True)
-@click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ; default: the dataset's.")
-@click.option("--beta", default=0.0, show_default=True, help="Eq. 19's β, in nats.")
+@click.option(
+    "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=_finite, help="Eq. 19's λ; default: the dataset's."
+)
+@click.option("--beta", type=float, callback=_finite, default=0.0, show_default=True, help="Eq. 19's β, in nats.")
 def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> None:
     """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
     from uacs.cluster import evaluation
@@ -190,9 +204,13 @@ def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> 
 @click.option("--split", default="test", show_default=True)
 @click.option("--all-stages", is_flag=True, help="Ask the large model about every sample, to compare and replay.")
 @click.option(
-    "--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ where it calibrates; default: the dataset's."
+    "--lambda",
+    "lambda_",
+    type=click.FloatRange(0, 1),
+    callback=_finite,
+    help="Eq. 19's λ where it calibrates; default: the dataset's.",
 )
-@click.option("--beta", type=float, help="Eq. 19's β where it calibrates, in nats; 0.")
+@click.option("--beta", type=float, callback=_finite, help="Eq. 19's β where it calibrates, in nats; 0.")
 def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_stages, lambda_, beta) -> None:
     """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
     from uacs.cascade.thresholds import Thresholds
@@ -233,9 +251,15 @@ def report(run: Path) -> None:
 @commands.command(epilog="Example: uacs replay runs/demo/baseline --calibration runs/demo/calibration --lambda 0.1")
 @click.argument("run", type=FOLDER)
 @click.option("--thresholds", type=FOLDER, help="thresholds.json to replay with.")
-@click.option("--calibration", type=FOLDER, help="Run of `uacs calibrate` to set thresholds by; default: RUN's own.")
-@click.option("--lambda", "lambda_", type=click.FloatRange(0, 1), help="Eq. 19's λ; default: the calibration's.")
-@click.option("--beta", type=float, help="Eq. 19's β, in nats; default: the calibration's.")
+@click.option(
+    "--calibration",
+    type=FOLDER,
+    help="Run of `uacs calibrate` to set thresholds by; default: RUN/calibration, if `evaluate` made it.",
+)
+@click.option(
+    "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=_finite, help="Eq. 19's λ; default: the calibration's."
+)
+@click.option("--beta", type=float, callback=_finite, help="Eq. 19's β, in nats; default: the calibration's.")
 @click.option("--out", type=FOLDER, help="Folder for the replayed metrics.json and thresholds.json.")
 def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
     """What other thresholds would have made of RUN's answers; no model runs.
@@ -249,6 +273,8 @@ def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
 
     if thresholds and (calibration, lambda_, beta) != (None, None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --calibration, --lambda and --beta away")
+    if out:
+        review.refuse_to_save(out)
     done = Run.open(run)
     given = Thresholds.load(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta)
     summary = review.replay(done, given)
@@ -258,6 +284,7 @@ def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
         print(f"note: {said}", file=sys.stderr)
     if out:
         review.save(out, summary, given)
+        print(f"\n{out}: metrics.json and thresholds.json of this replay")
 
 
 @commands.command(epilog="Example: uacs compare runs/demo/evaluation runs/demo/baseline:large")
@@ -307,10 +334,18 @@ def _models(data: str, split: str, ubm: Path, mllm: str, out: Path):
     from uacs.ubm.settings import load_config
 
     refuse_foreign(out)
+    _clear_afterwards(out)
     trained_on, named = load_config(ubm), recognised(data)
     dataset, like = (named, named) if named else (trained_on.dataset, trained_on.like)
     with counter("preparing") as progress:
         return Models(open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress), split, ubm, mllm)
+
+
+def _clear_afterwards(out: Path) -> None:
+    """Raw data is prepared anew by every command; what it was prepared into goes with the command."""
+    from uacs.data.prepare import SCRATCH
+
+    click.get_current_context().call_on_close(lambda: shutil.rmtree(out / SCRATCH, ignore_errors=True))
 
 
 def _notes(notes: list[str], most: int = 5) -> None:

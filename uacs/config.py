@@ -45,7 +45,20 @@ def evaluation_settings(file: Path | None = None, overrides: tuple[str, ...] = (
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise WrongUse(f"{file or '--set'}: {key}: {first['msg']}") from None
+        known = f"; there is {', '.join(_keys(EvaluationSettings))}" if first["type"] == "extra_forbidden" else ""
+        raise WrongUse(f"{file or '--set'}: {key}: {first['msg']}{known}") from None
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every setting by its dotted name."""
+    keys = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
 
 
 def _read(file: Path) -> dict:

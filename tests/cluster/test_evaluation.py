@@ -236,4 +236,5 @@ def test_a_pickle_gives_the_same_outcomes_as_its_prepared_form(uacs, dataset, en
         code, _, err = uacs("evaluate", source, *models, "--out", tmp_path / run)
         assert code == 0, err
     assert table(tmp_path / "raw").equals(table(tmp_path / "prepared"))
+    assert not list(tmp_path.rglob(".uacs-prepared*"))
     assert Run.open(tmp_path / "raw").manifest["identity"] == Run.open(tmp_path / "prepared").manifest["identity"]

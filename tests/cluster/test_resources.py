@@ -1,7 +1,11 @@
 """A plan that would hang is refused before it starts."""
 
+import os
+import signal
+
 import pytest
 
+from uacs.cluster import resources
 from uacs.cluster.resources import Resources, preflight
 from uacs.errors import Refused
 
@@ -30,3 +34,16 @@ def test_gpus_are_counted_over_both_models():
 def test_a_model_on_a_gpu_that_no_replica_reserves_is_refused():
     with pytest.raises(Refused, match="resources.replica_gpus is 0"):
         preflight(Resources(), {"CPU": 64, "GPU": 8}, "cuda")
+
+
+def test_a_ctrl_c_within_rays_core_is_heard_after_it():
+    steps = []
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("went on")
+
+    with pytest.raises(KeyboardInterrupt), resources._interrupts_wait():
+        interrupted()
+    assert steps == ["went on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

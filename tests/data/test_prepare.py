@@ -196,3 +196,28 @@ def test_a_damaged_dataset_is_named(tmp_path):
             PreparedDataset(data.folder)
     with pytest.raises(BadInput, match="uacs prepare"):
         PreparedDataset(tmp_path / "nowhere")
+
+
+def test_a_sample_that_says_nothing_stays_and_is_noted_and_so_are_missing_labels(tmp_path):
+    (tmp_path / "t.csv").write_text("id,text,label,split\na,fine,2,test\nb,,1,test\nc,bad,,test\n")
+    data = prepare(tmp_path / "t.csv", tmp_path / "data", PrepareSettings(dataset="mosi"))
+    assert [s.sample_id for s in data.samples("test")] == ["a", "b", "c"]
+    assert data.info.notes == [
+        "sample 'b': no text, features or clip; nobody can answer it",
+        "1 samples of split test have no label",
+    ]
+
+
+def test_one_process_decodes_here_as_several_do_elsewhere(clips, tmp_path):
+    raw = clips.folder.parent / "raw"
+    again = prepare(raw, tmp_path / "data", PrepareSettings(dataset="demo", like="mosei", processes=2))
+    assert [s.audio is None or s.audio.tolist() for s in again.samples("train")] == [
+        s.audio is None or s.audio.tolist() for s in clips.samples("train")
+    ]
+
+
+def test_pickles_that_lie_in_a_folder_are_pointed_out(tmp_path):
+    (tmp_path / "Processed").mkdir()
+    (tmp_path / "Processed" / "unaligned_50.pkl").touch()
+    with pytest.raises(BadInput, match="name one, as .*Processed/unaligned_50.pkl"):
+        prepare(tmp_path, tmp_path / "data", PrepareSettings(dataset="mosi"))

@@ -11,6 +11,7 @@ from uacs.report.page import write_report
 from uacs.report.text import metrics_text, missing_text, number
 
 P = (0.2, 0.3, 0.5)
+THRESHOLDS = Thresholds(tau_small=0.5, tau_large=0.5)
 MANIFEST = {"identity": {"split": "test", "ubm": "ab"}, "versions": {"uacs": "0.1"}}
 
 
@@ -79,3 +80,16 @@ def test_a_replay_says_what_it_could_not_know():
     assert missing_text({"large": 0, "verify": 0}) == ""
     assert missing_text({"large": 0, "verify": 3}) == "3 samples had no second look and keep y_large"
     assert "2 samples had no large answer and keep y_small" in missing_text({"large": 2, "verify": 3})
+
+
+def test_second_looks_without_an_answer_are_no_calls_and_said(tmp_path, table):
+    first = [LargeOutput(-row["y_small"], 0.9, "ok", 0.1) for row in table.to_pylist()]
+    samples = [Sample(row["sample_id"], "x", label=row["label"]) for row in table.to_pylist()]
+    small = [SmallOutput(row["y_small"], 0.9, P, 0.001) for row in table.to_pylist()]
+    without = [LargeOutput(status="unavailable")] * 60
+    html, summary = page(tmp_path, with_decision(build(samples, small, first, without), 0.5, 0.5), THRESHOLDS)
+    assert summary["second_looks"] == {"due": 60, "asked": 0}
+    text = metrics_text(summary)
+    assert "60 of 60 second looks had no answer; y_large stands there" in text
+    assert text.splitlines()[5].split()[-2] == "60"  # large calls: no second among them
+    assert "60 of which there was no answer" in " ".join(html.split())

@@ -42,9 +42,17 @@ def summarise(
         "metrics": scores,
         "seconds": {"wall": wall} | {s: float(np.nansum(column(table, f"seconds_{s}"))) for s in TIMED},
         "near_thresholds": _near(table, thresholds),
+        "second_looks": _second_looks(table),
         "cost": cost,
         "warnings": signatures(table, dataset, cost, compared),
     } | ({"compared": compared} if compared else {})
+
+
+def _second_looks(table: pa.Table) -> dict[str, int]:
+    """Of the samples due for stage 3, how many were `asked` about again; recorded answers may have no second."""
+    rows = zip(table["stage"].to_pylist(), table["verify_status"].to_pylist(), strict=True)
+    statuses = [status for stage, status in rows if stage == "verify"]
+    return {"due": len(statuses), "asked": sum(status not in ("not_asked", "unavailable") for status in statuses)}
 
 
 TIMED = ("small", "large", "verify")

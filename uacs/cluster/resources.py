@@ -7,8 +7,10 @@ Ray waits without a word for CPUs that never come free, so a plan that cannot st
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -77,7 +79,7 @@ def ray_session() -> Iterator[bool]:
         return
     scratch = tempfile.mkdtemp(prefix="uacs-", dir=None if len(tempfile.gettempdir()) <= LONGEST_SCRATCH else "/tmp")
     try:
-        with _stderr_kept_back():
+        with _interrupts_wait(), _stderr_kept_back():
             ray.init(
                 num_cpus=LOCAL_CPUS,
                 include_dashboard=False,
@@ -88,8 +90,9 @@ def ray_session() -> Iterator[bool]:
             )
         yield True
     finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+        with _interrupts_wait():
+            ray.shutdown()
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
@@ -108,6 +111,22 @@ def _joined() -> Iterator[None]:
 def start_serve() -> None:
     """Serve without a proxy: an evaluation speaks to it by handles alone. One that runs is joined."""
     serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False))
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """A Ctrl-C in here is heard at its end: inside Ray's core it can crash the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from uacs.cascade.replay import replay as route
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.runs import Run, refuse_other_models, write_whole
-from uacs.errors import BadInput, Refused
+from uacs.errors import BadInput, Refused, WrongUse
 
 SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
 
@@ -33,11 +33,15 @@ def replay(run: Run, thresholds: Thresholds) -> dict:
     return summary | {"missing": {"large": int(replayed.missing_large), "verify": int(replayed.missing_verify)}}
 
 
+def refuse_to_save(folder: Path) -> None:
+    """Refuse a folder that holds something else than an earlier replay."""
+    if folder.exists() and {path.name for path in folder.iterdir()} - {"metrics.json", "thresholds.json"}:
+        raise Refused(f"{folder}: holds something else than a replay; name another --out")
+
+
 def save(folder: Path, summary: dict, thresholds: Thresholds) -> None:
     """Leave a replay's metrics.json and the thresholds.json that it was made with in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "manifest.json").exists():
-        raise Refused(f"{folder}: a run lies there, whose metrics are its own; name another --out")
     write_whole(folder / "metrics.json", json.dumps(summary, indent=2))
     thresholds.save(folder / "thresholds.json")
 
@@ -77,8 +81,10 @@ def compare(
 
 def _run_and_answer(spec: str) -> tuple[Run, str]:
     """A run and the column of its outcomes that is meant."""
-    folder, _, system = spec.rpartition(":")
+    folder, colon, system = spec.rpartition(":")
     if system not in SYSTEMS:
+        if colon and (Path(folder) / "manifest.json").exists():
+            raise WrongUse(f"{spec}: expected RUN, RUN:small or RUN:large")
         folder, system = spec, "uacs"
     run = Run.open(Path(folder))
     run.metrics()  # raises if it is not finished

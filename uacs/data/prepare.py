@@ -119,8 +119,10 @@ def located(place: Place) -> Place:
         return inside
     if any("/" not in name for name in places.files_under(place, ".parquet")):
         return place
+    pickles = sorted(name for suffix in PICKLES for name in places.files_under(place, suffix))
+    instead = f"; of its pickles name one, as {places.within(place, pickles[0])}" if pickles else ""
     raise BadInput(
-        f"{place}: neither dataset.json (a prepared dataset) nor label.csv (a raw one) nor Parquet lies there"
+        f"{place}: neither dataset.json (a prepared dataset) nor label.csv (a raw one) nor Parquet lies there{instead}"
     )
 
 

@@ -44,6 +44,8 @@ class CsvRows:
         _, self.names = next(_csv_lines(place), (1, []))
         if not self.names:
             raise BadInput(f"{place}: not a CSV file (nothing is in it); its first line names the columns")
+        if len(self.names) == 1 and any(mark in self.names[0] for mark in ";\t|"):
+            raise BadInput(f"{place}: its columns are not parted by commas; save it with commas")
 
     def check(self, column: dict[str, str]) -> None:
         """Every column holds strings."""

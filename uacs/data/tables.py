@@ -72,7 +72,7 @@ class Table:
         self._file.check(self.column)
         self.provides = {m for m in MODALITIES if m in self.column}
         self.notes = [
-            f"{place}: no column {what}; {then}"
+            f"{place}: no column {what}, it has {shown(', '.join(self._file.names), most=200)}; {then} (see --column)"
             for name, what, then in (
                 ("label", "label", "nothing can be learned or scored"),
                 ("split", "split or mode", "every sample is of split test"),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -30,6 +31,7 @@ class PartWriter:
         self.parts: dict[str, PartInfo] = {}
         self.notes: list[str] = []
         self.written, self.largest_label = 0, 0.0
+        self.unlabelled: dict[str, int] = {}
         self._waiting: dict[str, list[Sample]] = {}
         self._joined = dict.fromkeys(files, 0)
         self._first: str | None = None
@@ -39,7 +41,8 @@ class PartWriter:
 
     def __enter__(self) -> "PartWriter":
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise Refused(f"{self.out}: not empty; name a new folder")
+            there = "not empty" if self.out.is_dir() else "a file lies there"
+            raise Refused(f"{self.out}: {there}; name a new folder")
         shutil.rmtree(self._aside, ignore_errors=True)  # of a preparation that was killed
         self._aside.mkdir(parents=True)
         return self
@@ -71,6 +74,8 @@ class PartWriter:
         """Write what is left; raises `BadInput` for a feature file of which no id was ever met."""
         for split in sorted(self._waiting):
             self._write(split)
+        some = {split: count for split, count in self.unlabelled.items() if count}
+        self.notes += [f"{count} samples of split {split} have no label" for split, count in some.items()]
         for modality, file in self.files.items():
             without = self.written - self._joined[modality]
             if without == self.written:
@@ -94,8 +99,9 @@ class PartWriter:
     def _write(self, split: str) -> None:
         samples = self._with_computed(self._waiting.pop(split))
         for s in samples:
+            self.unlabelled[split] = self.unlabelled.get(split, 0) + (s.label is None)
             if s.text is None and s.audio is None and s.vision is None and s.clip is None:
-                raise BadInput(f"sample '{s.sample_id}': no text, features or clip; give it one or remove its row")
+                self.notes.append(f"sample '{s.sample_id}': no text, features or clip; nobody can answer it")
         name = f"{split}-{sum(part.startswith(f'{split}-') for part in self.parts):05d}.parquet"
         self.parts[name] = write_part(self._aside, name, samples)
         self.written += len(samples)
@@ -109,10 +115,17 @@ class PartWriter:
         return [sample for sample, _ in results]
 
     def _mapped(self, samples: list[Sample]) -> Iterable[tuple[Sample, str | None]]:
-        if self._pool is None:  # spawned, since Ray or torch may live in the caller
-            count = min(self.processes, len(samples))
-            self._pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-        return self._pool.map(partial(_extracted, modalities=self.computed), samples, chunksize=8)
+        extract = partial(_extracted, modalities=self.computed)
+        if self.processes == 1:
+            return map(extract, samples)
+        if self._pool is None:  # spawned, since Ray or torch may live in the caller, who alone answers Ctrl-C
+            self._pool = ProcessPoolExecutor(
+                min(self.processes, len(samples)),
+                mp_context=get_context("spawn"),
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
+            )
+        return self._pool.map(extract, samples, chunksize=8)
 
 
 def _extracted(sample: Sample, modalities: list[str]) -> tuple[Sample, str | None]:

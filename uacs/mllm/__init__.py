@@ -89,10 +89,14 @@ def family(spec: str) -> str:
 
 def check(spec: str) -> None:
     """Raise `BadInput` for a spec that cannot be a model, before anything is started for it."""
-    if not spec.startswith(RECORDED):
+    if spec.startswith(RECORDED):
+        from uacs.mllm.recorded import read_answers
+
+        read_answers(spec.removeprefix(RECORDED))
+    elif spec.endswith(".parquet"):
+        raise BadInput(f"{spec}: a table is no model; if it holds a model's answers, say {RECORDED}{spec}")
+    else:
         family(spec)
-    elif not Path(spec.removeprefix(RECORDED)).is_file():
-        raise BadInput(f"{spec}: no such file; recorded: takes a Parquet file of sample_id, y_large, u_large")
 
 
 def fingerprint(spec: str) -> str:

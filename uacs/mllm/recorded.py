@@ -25,7 +25,7 @@ class RecordedAnswers:
 
     def __init__(self, path: str, score_range: tuple[float, float]):
         self.path, self.score_range = path, score_range
-        self.columns = _read(path)
+        self.columns = read_answers(path)
         ids = self.columns["sample_id"]
         self.row = {sample_id: i for i, sample_id in enumerate(ids)}
         if len(self.row) < len(ids):
@@ -57,7 +57,8 @@ class RecordedAnswers:
         )
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
+def read_answers(path: str) -> dict[str, np.ndarray]:
+    """The columns of a file of answers, (N,) each; raises `BadInput` naming file, column or sample."""
     try:
         table = pq.read_table(path)
     except FileNotFoundError:

@@ -15,13 +15,17 @@ def metrics_text(summary: dict) -> str:
     names = metric_names(summary)
     head = "".join(f"{name:>8}" for name in names)
     lines = [shares, "", f"{'':12}{'n':>7}{head}{'large calls':>13}{'model seconds':>15}"]
-    calls = {"small": 0, "large": summary["n"], "uacs": asked(summary) + summary["stages"]["verify"]}
+    calls = {"small": 0, "large": summary["n"], "uacs": asked(summary) + summary["second_looks"]["asked"]}
     for system, title in SYSTEMS.items():
         scores = summary["metrics"][system]
         row = "".join(f"{number(name, scores.get(name)):>8}" for name in names)
         cost = summary["cost"][system]
         seconds = f"{cost:15.2f}" if cost is not None else f"{'-':>15}"
         lines.append(f"{title:12}{scores['n']:7}{row}{calls[system]:13}{seconds}")
+    if summary["metrics"]["large"]["n"] < summary["metrics"]["small"]["n"]:
+        lines.append(
+            "the large model's row: only samples that it was asked about, the doubtful ones (see --all-stages)"
+        )
     for name, comparison in summary.get("compared", {}).items():
         acc2 = comparison["acc2"]
         rival = "random routing at the same share" if name == "random" else f"the {name} model"
@@ -31,6 +35,11 @@ def metrics_text(summary: dict) -> str:
         )
     if "missing" not in summary and (summary["errors"] or summary["degraded"]):
         lines.append(f"{summary['errors']} errors, {summary['degraded']} degraded: see the report")
+    looks = summary["second_looks"]
+    if "missing" not in summary and looks["asked"] < looks["due"]:
+        lines.append(
+            f"{looks['due'] - looks['asked']} of {looks['due']} second looks had no answer; y_large stands there"
+        )
     lines += [f"warning: {text}" for text in summary.get("warnings", [])]
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """A trained UBM on disk: config.json, model.safetensors, text_encoder/ and tokenizer/. Complete in itself."""
 
+from logging import getLogger
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ def new(config: UbmConfig) -> tuple[Ubm, object]:
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel("ERROR")  # each try to reach the hub is a warning; the fault is said below
     name = config.text_encoder
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)

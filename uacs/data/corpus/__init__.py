@@ -13,6 +13,7 @@ of `LAYOUTS`.
 
 import csv
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -198,7 +199,10 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterable]]:
     if processes == 1:
         yield map
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    # the caller alone answers Ctrl-C
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
         yield partial(pool.map, chunksize=16)
 
 
