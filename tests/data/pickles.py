@@ -52,7 +52,7 @@ def dataset():
     }
 
 
-def same(ours, theirs):
+def assert_same(ours, theirs):
     assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
     np.testing.assert_array_equal(ours, theirs)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.pickles import PROTOCOLS, array_of, dataset, refusal, same
+from tests.data.pickles import PROTOCOLS, array_of, assert_same, dataset, refusal
 from uacs.data.pickled_arrays import LARGE
 from uacs.data.unpickle import Array, load
 from uacs.errors import BadInput
@@ -28,10 +28,10 @@ def test_a_dataset_comes_back_as_python_reads_it(written, protocol):
     assert list(read["train"]) == list(value)
     for name, array in value.items():
         assert isinstance(read["train"][name], Array), name
-        same(read["train"][name].read(), array)
+        assert_same(read["train"][name].read(), array)
         if array.ndim:
             assert len(read["train"][name]) == len(array)
-            same(read["train"][name].rows(1, 2), array[1:2])
+            assert_same(read["train"][name].rows(1, 2), array[1:2])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -74,7 +74,7 @@ def test_an_object_array_may_hold_lists_and_arrays(written, protocol):
     value[:] = [[1, 2], np.arange(3)]
     first, second = load(written(pickle.dumps(value, protocol))).read()
     assert first == [1, 2]
-    same(second.read(), np.arange(3))
+    assert_same(second.read(), np.arange(3))
 
 
 def test_python_2_is_read_as_latin1(written):
@@ -84,7 +84,7 @@ def test_python_2_is_read_as_latin1(written):
         b"(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@'\ntb"
     )
     read = load(written(b"(dS'audio'\n" + array + b"sU\x02\xe9tV\\xe9\\u597d\ns."))
-    same(read["audio"].read(), np.array([1, 2], np.float32))
+    assert_same(read["audio"].read(), np.array([1, 2], np.float32))
     assert read["ét"] == r"\xe9好"
 
 
@@ -102,7 +102,7 @@ def test_rows_are_cut_as_slices_are(written):
     for array in (np.arange(10.0), np.arange(2.0 * LARGE).reshape(-1, 16)):
         read = load(written(pickle.dumps(array, 4)))
         for start, stop in ((0, 3), (5, 5), (7, 3), (-2, len(array)), (8, 10**9), (10**9, 10**10)):
-            same(read.rows(start, stop), array[start:stop])
+            assert_same(read.rows(start, stop), array[start:stop])
 
 
 def test_what_is_read_belongs_to_the_reader(written):
@@ -126,7 +126,7 @@ def test_large_arrays_stay_in_the_file(tmp_path, protocol):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * 2**20
-    same(rows, array[16_000:16_100])
+    assert_same(rows, array[16_000:16_100])
     assert read["texts"].rows(9, 10).tolist() == ["wort"]
 
 
@@ -134,7 +134,7 @@ def test_large_arrays_stay_in_the_file(tmp_path, protocol):
 def test_large_arrays_in_another_order_come_back_too(written, protocol):
     array = np.arange(2.0 * LARGE).reshape(64, 32, -1)
     for turned in (np.asfortranarray(array), array.transpose(0, 2, 1)):
-        same(load(written(pickle.dumps(turned, protocol))).rows(3, 5), turned[3:5])
+        assert_same(load(written(pickle.dumps(turned, protocol))).rows(3, 5), turned[3:5])
 
 
 def test_a_file_that_changes_afterwards_is_refused(written):
@@ -223,7 +223,7 @@ def test_claims_of_four_bytes_are_refused_unread(written, code, claim):
 
 
 def test_a_shape_that_fits_is_taken(written):
-    same(load(written(array_of((2, 1), b"C\x08" + bytes(8)))).read(), np.zeros((2, 1), np.float32))
+    assert_same(load(written(array_of((2, 1), b"C\x08" + bytes(8)))).read(), np.zeros((2, 1), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_an_array_is_filled_once_only(written):
 def test_a_file_cut_anywhere_is_refused(written, protocol):
     whole = pickle.dumps({"train": {"audio": np.ones((2, 2), np.float32), "id": ["a", "b"]}}, protocol)
     for size in range(len(whole)):
-        refusal(written(whole[:size]))
+        assert refusal(written(whole[:size]))
 
 
 def test_what_is_no_file_is_refused(tmp_path):

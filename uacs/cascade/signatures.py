@@ -18,7 +18,7 @@ from uacs.cascade.paired import mcnemar
 # own runs need 0.33 to 0.57.
 NEAR_LARGE = 0.8
 # With fewer labelled samples or wrong answers a sound routing often fails Fisher's test. At these sizes one whose
-# samples sent on are wrong three times as often as those kept failed it in 3 to 7 % of 600 simulated runs.
+# samples sent on are wrong three times as often as those kept failed it in 3 to 7 % of some hundred simulated runs.
 ENOUGH_LABELLED = 200
 ENOUGH_WRONG = 30
 ENOUGH = 10  # samples in either group, or second looks
