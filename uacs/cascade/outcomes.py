@@ -8,6 +8,9 @@ import pyarrow as pa
 from uacs.cascade import routing
 from uacs.records import OUTCOME_SCHEMA, STAGES, LargeOutput, Sample, SmallOutput
 
+SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
+"""Whose answers can be scored and compared, and the column that holds them."""
+
 
 def build(
     samples: list[Sample], small: list[SmallOutput], large: list[LargeOutput], verify: list[LargeOutput]

@@ -13,10 +13,9 @@ import pyarrow as pa
 from scipy.stats import binomtest
 
 from uacs import metrics
-from uacs.cascade.outcomes import column
+from uacs.cascade.outcomes import SYSTEMS, column
 from uacs.errors import BadInput, Refused, WrongUse
 
-SYSTEMS = ("prediction", "y_small", "y_large")
 LEVEL = 0.95
 SAME_LABEL = 1e-6  # a third is not the same number in a table and in a float32 array
 REPORTED_EVERY = 100  # resamples between two calls of `progress`
@@ -112,8 +111,8 @@ def pair(first: pa.Table, second: pa.Table, systems: tuple[str, str]) -> tuple[P
     Raises `Refused` where the runs label a sample differently, `BadInput` where nothing is left to compare.
     """
     for name in systems:
-        if name not in SYSTEMS:
-            raise WrongUse(f"no system '{name}' in an outcome table; there is {', '.join(SYSTEMS)}")
+        if name not in SYSTEMS.values():
+            raise WrongUse(f"no system '{name}' in an outcome table; there is {', '.join(SYSTEMS.values())}")
     rows = [_rows(table) for table in (first, second)]
     common = sorted(rows[0].keys() & rows[1].keys())
     if not common:

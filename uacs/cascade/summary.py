@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from uacs import metrics
 from uacs.cascade import baselines
-from uacs.cascade.outcomes import column
+from uacs.cascade.outcomes import SYSTEMS, column
 from uacs.cascade.signatures import signatures
 from uacs.cascade.thresholds import Thresholds
 from uacs.records import STAGES
@@ -26,8 +26,7 @@ def summarise(
     """
     stages, sources = Counter(table["stage"].to_pylist()), Counter(table["answer_from"].to_pylist())
     statuses = Counter(table["status"].to_pylist())
-    systems = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
-    scores = {system: _scores(table, answer, dataset) for system, answer in systems.items()}
+    scores = {system: _scores(table, answer, dataset) for system, answer in SYSTEMS.items()}
     scores["large"]["unanswered"] = table.num_rows - int(np.isfinite(column(table, "y_large")).sum())
     compared = baselines.compare(table, dataset, thresholds.tau_large)
     cost = {system: None if v != v else v for system, v in _cost(table).items()}

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from uacs.cascade import paired
-from uacs.cascade.outcomes import column, with_decision
+from uacs.cascade.outcomes import SYSTEMS, column, with_decision
 from uacs.cascade.replay import Answers
 from uacs.cascade.replay import replay as route
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.runs import Run, refuse_other_models, write_whole
 from uacs.errors import BadInput, Refused, WrongUse
-
-SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
 
 
 def replay(run: Run, thresholds: Thresholds) -> dict:
