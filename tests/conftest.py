@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import uacs.cluster
 from uacs import cli
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
@@ -113,7 +114,7 @@ def recorded(dataset, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster():
     """The one Ray of the test session; what runs inside joins it."""
-    from uacs.cluster.resources import ray_session, start_serve
+    from uacs.cluster.session import ray_session, start_serve
 
     with ray_session():
         start_serve()

@@ -9,7 +9,7 @@ from uacs.errors import BadInput, WrongUse
 def test_set_goes_over_the_file(tmp_path):
     (tmp_path / "run.yaml").write_text("batch_size: 8\nresources:\n  pool: 4\n  replicas: 2\n")
     settings = evaluation_settings(tmp_path / "run.yaml", ("resources.pool=3", "mllm.device=cuda"))
-    assert (settings.batch_size, settings.resources.pool, settings.resources.replicas) == (8, 3, 2)
+    assert (settings.batch_size, settings.resources.pool, settings.resources.replicas) == (8, (3, 3), (2, 2))
     assert settings.mllm.device == "cuda"
 
 

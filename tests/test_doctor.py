@@ -54,7 +54,9 @@ def test_raw_data_is_read_to_its_end(tmp_path):
     path = write_pickle(tmp_path / "mosi.pkl", {"test": samples[:9]}, {})
     assert "all of its 9 samples can be read" in findings(str(path), None, None)["ok"]
     path = write_pickle(tmp_path / "mosi.pkl", {"test": samples}, {})
-    assert "sample 'v_9': label 3.5 lies outside" in findings(str(path), None, None)["fail"]
+    assert "sample 'v_9': label 3.5 lies outside" in findings(str(path), None, None)["warn"]
+    path = write_pickle(tmp_path / "mosi.pkl", {"test": [*samples, samples[0]]}, {})
+    assert "sample 'v_0': stands in split 'test' already" in findings(str(path), None, None)["fail"]
 
 
 def test_features_that_the_ubm_was_not_trained_on_are_found(dataset, ubm, tmp_path):

@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,14 +16,31 @@ RESUMED = ("demo", "train ubm", "calibrate", "evaluate")
 FOLDER = click.Path(path_type=Path)
 
 
-def main() -> None:
-    """Run a command; whatever goes wrong is one line on stderr, unless --debug asks for the traceback."""
+class Somewhere(click.ParamType):
+    """A path, or a URI that pyarrow reaches."""
+
+    name = "place"
+
+    def convert(self, value, param, ctx):
+        """A URI stays the string that it is."""
+        return value if isinstance(value, Path) or "://" in value else Path(value)
+
+
+PLACE = Somewhere()
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run a command, the process's own if none is given.
+
+    Whatever goes wrong is one line on stderr, unless --debug asks for the traceback.
+    """
+    words = sys.argv[1:] if words is None else words
+    signal.signal(signal.SIGTERM, _interrupted)
     try:
-        words = [word for word in sys.argv[1:] if word != "--debug"]
-        sys.exit(commands.main(words, prog_name="uacs", standalone_mode=False) or 0)
+        sys.exit(commands.main([w for w in words if w != "--debug"], prog_name="uacs", standalone_mode=False) or 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
         code, text = INTERRUPTED, "interrupted"
-        if _command().removeprefix("uacs ") in RESUMED:
+        if _command(words).removeprefix("uacs ") in RESUMED:
             text = "interrupted; the same command again takes it up where it stopped"
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
@@ -30,23 +48,28 @@ def main() -> None:
     except click.ClickException as error:
         code, text = WRONG, f"{error.format_message()} (see --help)"
     except Exception as error:
-        if "--debug" in sys.argv:
+        if "--debug" in words:
             raise
         code, text = _told(error)
-    print(f"{_command()}: {text}", file=sys.stderr)
+    print(f"{_command(words)}: {text}", file=sys.stderr)
     sys.exit(code)
 
 
-def _command() -> str:
+def _interrupted(number, frame) -> None:
+    """What ends a Ray job or a container is heard as Ctrl-C is."""
+    raise KeyboardInterrupt
+
+
+def _command(words: list[str]) -> str:
     """The words of the line that name a command."""
-    words: list[str] = ["uacs"]
+    named: list[str] = ["uacs"]
     place: click.Command = commands
-    for word in sys.argv[1:]:
+    for word in words:
         if not isinstance(place, click.Group) or word not in place.commands:
             break
         place = place.commands[word]
-        words.append(word)
-    return " ".join(words)
+        named.append(word)
+    return " ".join(named)
 
 
 def _told(error: Exception) -> tuple[int, str]:
@@ -71,7 +94,7 @@ def commands() -> None:
     \b
     Start here:   uacs demo
     Your data:    uacs prepare, uacs train ubm, uacs calibrate, uacs evaluate
-    Afterwards:   uacs report, uacs replay, uacs compare
+    Afterwards:   uacs status, uacs report, uacs replay, uacs compare
     Trouble:      uacs doctor
     """
 
@@ -88,8 +111,10 @@ def _run_options(function):
         click.option(
             "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, as resources.pool=4."
         ),
+        click.option("--log-json", type=FOLDER, help="Log the run as JSON lines to this file, or to stderr: -"),
+        click.option("--max-errors", help="Samples that may be errors before the run stops, as 10 or 0.5%; 1%."),
         click.option("--config", type=FOLDER, help="Settings of the run as YAML; --set goes over it."),
-        click.option("--out", type=FOLDER, required=True, help="Run directory; a run begun there goes on."),
+        click.option("--out", type=PLACE, required=True, help="Run directory, path or URI; a run begun there goes on."),
         click.option("--mllm", required=True, metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet."),
         click.option("--ubm", type=FOLDER, required=True, help="A trained UBM."),
     ):
@@ -150,8 +175,17 @@ def train() -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the UBM; a training cut off there goes on.")
 @click.option("--preset", help="Table I's column: mosi, mosei or sims; default: the dataset's.")
 @click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Ray workers that share every batch; with --set device=cuda each has a GPU of its own.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One training setting, as seed=1112.")
-def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, overrides: tuple[str, ...]) -> None:
+def ubm(
+    data: str, out: Path, preset: str | None, text_encoder: str | None, workers: int, overrides: tuple[str, ...]
+) -> None:
     """Train the small model on DATA's split train, stopped by split valid."""
     from uacs.console import counter, print_epoch
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
@@ -166,7 +200,12 @@ def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, over
         dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
     settings = training_settings(preset or dataset.info.kind.preset, list(overrides))
     encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
-    epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
+    if workers == 1:
+        epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
+    else:
+        from uacs.cluster.training import train as train_together
+
+        epochs = train_together(dataset, encoder, settings, out, workers, print_epoch)
     best = epochs[best_epoch(epochs)]
     print(f"{out}: epoch {best['epoch']:.0f} is kept, valid Acc2 {best['valid_acc2']:.1%}, MAE {best['valid_mae']:.3f}")
 
@@ -181,17 +220,18 @@ def ubm(data: str, out: Path, preset: str | None, text_encoder: str | None, over
     "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=_finite, help="Eq. 19's λ; default: the dataset's."
 )
 @click.option("--beta", type=float, callback=_finite, default=0.0, show_default=True, help="Eq. 19's β, in nats.")
-def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> None:
+def calibrate(data, ubm, mllm, out, config, max_errors, log_json, overrides, split, lambda_, beta) -> None:
     """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
     from uacs.cluster import evaluation
-    from uacs.config import evaluation_settings
     from uacs.console import cascade
+    from uacs.data import places
 
-    settings = evaluation_settings(config, overrides)
+    settings = _settings(config, overrides, max_errors, log_json)
     models = _models(data, split, ubm, mllm, out)
     with cascade("calibrating") as progress:
         thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
-    print(f"{out / 'thresholds.json'}: tau_small {thresholds.tau_small:.4f}, tau_large {thresholds.tau_large:.4f}")
+    where = places.within(out, "thresholds.json")
+    print(f"{where}: tau_small {thresholds.tau_small:.4f}, tau_large {thresholds.tau_large:.4f}")
     _notes(thresholds.warnings)
 
 
@@ -200,7 +240,7 @@ def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> 
 )
 @click.argument("data")
 @_run_options
-@click.option("--thresholds", type=FOLDER, help="thresholds.json; default: calibrate on split valid first.")
+@click.option("--thresholds", type=PLACE, help="thresholds.json; default: calibrate on split valid first.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--all-stages", is_flag=True, help="Ask the large model about every sample, to compare and replay.")
 @click.option(
@@ -211,20 +251,40 @@ def calibrate(data, ubm, mllm, out, config, overrides, split, lambda_, beta) -> 
     help="Eq. 19's λ where it calibrates; default: the dataset's.",
 )
 @click.option("--beta", type=float, callback=_finite, help="Eq. 19's β where it calibrates, in nats; 0.")
-def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_stages, lambda_, beta) -> None:
+@click.option("--dry-run", is_flag=True, help="Say what it would ask, how long it would take and how much memory.")
+def evaluate(
+    data,
+    ubm,
+    mllm,
+    out,
+    config,
+    max_errors,
+    log_json,
+    overrides,
+    thresholds,
+    split,
+    all_stages,
+    lambda_,
+    beta,
+    dry_run,
+) -> None:
     """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
-    from uacs.cascade.thresholds import Thresholds
     from uacs.cluster import evaluation
-    from uacs.cluster.resources import ray_session
-    from uacs.config import evaluation_settings
+    from uacs.cluster.estimate import estimate, estimate_text
+    from uacs.cluster.runs import read_thresholds
+    from uacs.cluster.session import ray_session
     from uacs.console import cascade
+    from uacs.data import places
     from uacs.report.text import metrics_text
 
-    settings = evaluation_settings(config, overrides)
+    settings = _settings(config, overrides, max_errors, log_json)
     if thresholds and (lambda_, beta) != (None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --lambda and --beta away")
-    given = Thresholds.load(thresholds) if thresholds else None
+    given = read_thresholds(thresholds) if thresholds else None
     models = _models(data, split, ubm, mllm, out)
+    if dry_run:
+        print(estimate_text(estimate(models, thresholds, out, settings, all_stages), settings))
+        return
     with ray_session():
         if given is None:
             valid = evaluation.Models(models.dataset, "valid", ubm, mllm)
@@ -233,27 +293,45 @@ def evaluate(data, ubm, mllm, out, config, overrides, thresholds, split, all_sta
             _notes(given.warnings)
         with cascade("evaluating") as progress:
             summary = evaluation.evaluate(models, given, out, settings, all_stages, progress)
-    print(metrics_text(summary) + f"\n\nreport: {out / 'report.html'}")
+    print(metrics_text(summary) + f"\n\nreport: {places.within(out, 'report.html')}")
     unanswered = summary["degraded"] and summary["degraded"] == summary["n"] - summary["stages"]["small"]
-    sys.exit(FAILED if summary["errors"] or unanswered else 0)
+    sys.exit(FAILED if unanswered else 0)
 
 
 @commands.command(epilog="Example: uacs report runs/test")
-@click.argument("run", type=FOLDER)
-def report(run: Path) -> None:
+@click.argument("run", type=PLACE)
+def report(run) -> None:
     """Write RUN's report.html anew and print its metrics."""
     from uacs.cluster.evaluation import rewrite_report
+    from uacs.data import places
     from uacs.report.text import metrics_text
 
-    print(metrics_text(rewrite_report(run)) + f"\n\nreport: {run / 'report.html'}")
+    print(metrics_text(rewrite_report(run)) + f"\n\nreport: {places.within(run, 'report.html')}")
+
+
+@commands.command(epilog="Example: uacs status runs/test")
+@click.argument("run", type=PLACE)
+def status(run) -> None:
+    """Whether RUN is alive, how far it is, and what it waits for.
+
+    Where RAY_ADDRESS names a cluster, what killed drivers left there is removed.
+    """
+    from uacs.cluster import status as statuses
+    from uacs.cluster.runs import Run
+    from uacs.console import status_text
+
+    found = Run.open(run)
+    print(status_text(found, statuses.read(found)))
+    for name in statuses.reap_cluster():
+        print(f"removed {name}, which a driver that was killed left on the cluster")
 
 
 @commands.command(epilog="Example: uacs replay runs/demo/baseline --calibration runs/demo/calibration --lambda 0.1")
-@click.argument("run", type=FOLDER)
-@click.option("--thresholds", type=FOLDER, help="thresholds.json to replay with.")
+@click.argument("run", type=PLACE)
+@click.option("--thresholds", type=PLACE, help="thresholds.json to replay with.")
 @click.option(
     "--calibration",
-    type=FOLDER,
+    type=PLACE,
     help="Run of `uacs calibrate` to set thresholds by; default: RUN/calibration, if `evaluate` made it.",
 )
 @click.option(
@@ -266,9 +344,8 @@ def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
 
     RUN is best one of `evaluate --all-stages`; answers that were never asked for are counted, not made up.
     """
-    from uacs.cascade.thresholds import Thresholds
     from uacs.cluster import review
-    from uacs.cluster.runs import Run
+    from uacs.cluster.runs import Run, read_thresholds
     from uacs.report.text import metrics_text, missing_text
 
     if thresholds and (calibration, lambda_, beta) != (None, None, None):
@@ -276,7 +353,7 @@ def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
     if out:
         review.refuse_to_save(out)
     done = Run.open(run)
-    given = Thresholds.load(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta)
+    given = read_thresholds(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta)
     summary = review.replay(done, given)
     _notes(given.warnings)
     print(f"tau_small {given.tau_small:.4f}, tau_large {given.tau_large:.4f}\n\n{metrics_text(summary)}")
@@ -326,14 +403,28 @@ def doctor(data, dataset, like, ubm, mllm, config, overrides) -> None:
     sys.exit(FAILED if findings else 0)
 
 
-def _models(data: str, split: str, ubm: Path, mllm: str, out: Path):
+def _settings(config: Path | None, overrides: tuple[str, ...], max_errors: str | None, log_json: Path | None):
+    from uacs import console
+    from uacs.config import evaluation_settings
+
+    if log_json:
+        console.log_json(log_json)
+    return evaluation_settings(config, overrides + ((f"max_errors={max_errors}",) if max_errors else ()))
+
+
+def _models(data: str, split: str, ubm: Path, mllm: str, out):
     from uacs.cluster.evaluation import Models
-    from uacs.cluster.runs import refuse_foreign
+    from uacs.cluster.runs import Run, exists, refuse_foreign
+    from uacs.cluster.status import refuse_alive
     from uacs.console import counter
+    from uacs.data import places
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.ubm.settings import load_config
 
     refuse_foreign(out)
+    for run in (out, places.within(out, "calibration")):
+        if exists(run):
+            refuse_alive(Run.open(run))  # what it reads is not to be prepared anew beneath it
     _clear_afterwards(out)
     trained_on, named = load_config(ubm), recognised(data)
     dataset, like = (named, named) if named else (trained_on.dataset, trained_on.like)
@@ -341,15 +432,16 @@ def _models(data: str, split: str, ubm: Path, mllm: str, out: Path):
         return Models(open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress), split, ubm, mllm)
 
 
-def _clear_afterwards(out: Path) -> None:
+def _clear_afterwards(out: Path | str) -> None:
     """Raw data is prepared anew by every command; what it was prepared into goes with the command."""
     from uacs.data.prepare import SCRATCH
 
-    click.get_current_context().call_on_close(lambda: shutil.rmtree(out / SCRATCH, ignore_errors=True))
+    if isinstance(out, Path):
+        click.get_current_context().call_on_close(lambda: shutil.rmtree(out / SCRATCH, ignore_errors=True))
 
 
 def _notes(notes: list[str], most: int = 5) -> None:
     for note in notes[:most]:
         print(f"note: {note}", file=sys.stderr)
     if len(notes) > most:
-        print(f"note: and {len(notes) - most} more of that kind", file=sys.stderr)
+        print(f"note: and {len(notes) - most} more notes", file=sys.stderr)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from uacs.cluster.resources import Resources
 from uacs.errors import BadInput, WrongUse
@@ -20,13 +20,35 @@ class EvaluationSettings(BaseModel):
     batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
     chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
     threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
+    max_errors: str = Field("1%", description="samples that may be errors before the run stops: a number, or a share")
+
+    @field_validator("max_errors", mode="before")
+    @classmethod
+    def _number_or_share(cls, value: object) -> str:
+        text = str(value).strip()
+        try:
+            allowed = float(text.removesuffix("%"))
+        except ValueError:
+            allowed = -1.0
+        if not (0 <= allowed <= 100 if text.endswith("%") else allowed >= 0 and allowed.is_integer()):
+            raise ValueError("a number of samples, as 10, or a share of them, as 0.5%")
+        return text
+
+    def errors_allowed(self, samples: int) -> int:
+        """How many of so many samples may be errors.
+
+        >>> EvaluationSettings(max_errors="1%").errors_allowed(250)
+        2
+        """
+        allowed = float(self.max_errors.removesuffix("%"))
+        return int(allowed * samples / 100) if self.max_errors.endswith("%") else int(allowed)
 
 
 def evaluation_settings(file: Path | None = None, overrides: tuple[str, ...] = ()) -> EvaluationSettings:
     """A YAML file's settings with `dotted.key=value` overrides; raises naming the key and the mend.
 
-    >>> evaluation_settings(overrides=("resources.pool=4",)).resources.pool
-    4
+    >>> evaluation_settings(overrides=("resources.pool=1-4",)).resources.pool
+    (1, 4)
     """
     values = _read(file) if file else {}
     for override in overrides:

@@ -1,19 +1,25 @@
 """Progress on the terminal. Where output goes to a file, a line at the end of each step instead of a bar."""
 
+import json
+import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from uacs.records import STAGES
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
-    from uacs.cluster.pipeline import PartDone
+    from uacs.cluster.progress import Counts, Progress, Told
+    from uacs.cluster.runs import Run
+    from uacs.cluster.status import Status
+
+EVERY = 60.0  # seconds between two reports where nobody looks
 
 
 @contextmanager
@@ -24,22 +30,133 @@ def counter(what: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def cascade(what: str) -> Iterator[Callable[["PartDone | int"], None]]:
-    """A bar for a run: samples done, and how many each stage settled."""
-    total, done = 0, 0
-    counts: Counter[str] = Counter()
-    with _bar(what) as update:
+def cascade(what: str) -> Iterator["Told"]:
+    """A line for each stage of a run; where output goes to a file, such lines every minute. One line at the end."""
+    started = said = time.perf_counter()
+    latest: Progress | None = None
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
+    bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks = [
+        bars.add_task(f"{what}, {name}", total=None, said="", visible=False) for name in ("small", "large", "verify")
+    ]
 
-        def progress(news: "PartDone | int") -> None:
-            nonlocal total, done
-            if isinstance(news, int):
-                total = news
-            else:
-                done += news.rows
-                counts.update(news.counts)
-            update(done, total, _counts_text(counts))
+    def told(progress: "Progress") -> None:
+        nonlocal latest, said
+        latest, now = progress, time.perf_counter()
+        for task, stage in zip(tasks, stages(progress), strict=True):
+            bars.update(task, completed=stage.done, total=stage.expected, said=stage.text, visible=True)
+        if bars.disable and now - said >= EVERY:
+            said = now
+            print(
+                "\n".join(f"{what}, {stage.name}: {stage.text}" for stage in stages(progress)),
+                file=sys.stderr,
+            )
 
-        yield progress
+    with bars:
+        yield told
+    if latest:
+        counts, seconds = latest.counts, time.perf_counter() - started
+        print(
+            f"{what}: {counts.written} of {latest.total} in {seconds:.1f} s  {_counts_text(counts)}".rstrip(),
+            file=sys.stderr,
+        )
+
+
+def status_text(run: "Run", status: "Status | None") -> str:
+    """What `uacs status` prints: who runs it, how far it is, and what comes next."""
+    identity, metrics = run.manifest["identity"], run.read("metrics.json")
+    lines = [f"{run.folder}: {identity['command']} {identity['dataset']}, split {identity['split']}, id {run.run_id}"]
+    again = "the same command again takes it up"
+    if metrics:
+        lines.append("finished")
+    elif status is None:
+        lines.append(f"begun, {len(run.done())} parts written; {again}")
+    elif status.alive:
+        job = f", job {status.job}" if status.job else ""
+        lines.append(f"running on {status.host} as process {status.pid}{job}; last sign {duration(status.age)} ago")
+    else:
+        ended = {"running": "killed", "finished": "answered, but not summed up"}.get(status.state, status.state)
+        when = f"{ended} {duration(status.age)} ago after {duration(status.progress.seconds)}"
+        lines.append(f"{when}, {len(run.done())} parts written; {again}")
+    if status:
+        progress = status.progress if status.alive else replace(status.progress, seconds=0.0)  # no rate, no time left
+        lines += [f"{stage.name:7} {stage.text}" for stage in stages(progress)]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far a stage is: samples done, and of how many as far as is known."""
+
+    name: str
+    done: int
+    expected: int | None
+    text: str
+
+
+def stages(progress: "Progress") -> list[Stage]:
+    """The three stages of a run.
+
+    How many samples the large model will be asked about is reckoned from the share so far.
+    """
+    total, earlier, now, seconds = progress.total, progress.earlier, progress.counts, progress.seconds
+    asked = round(total * now.due / now.small) if now.small else None
+    twice = round(asked * now.looked_twice / now.asked) if asked and now.asked else None
+    share = f"{now.due / now.small:.1%} of the samples" if now.small else ""
+    again = f"{now.looked_twice / now.asked:.1%} of these" if now.asked else ""
+    return [
+        _stage("small", now.small, earlier.small, total, seconds, _some(now.errors, "errors")),
+        _stage("large", now.asked, earlier.asked, asked, seconds, share, _some(now.degraded, "degraded")),
+        _stage("verify", now.looked_twice, earlier.looked_twice, twice, seconds, again),
+    ]
+
+
+def _stage(name: str, done: int, earlier: int, expected: int | None, seconds: float, *details: str) -> Stage:
+    rate = (done - earlier) / seconds if seconds > 0 else 0.0
+    words = [f"{done:,}" if expected is None else f"{done:,} of {expected:,}", *details]
+    if rate:
+        words.append(f"{rate:,.1f}/s")
+    if rate and expected and expected > done:
+        words.append(f"{duration((expected - done) / rate)} left")
+    return Stage(name, done, expected, ", ".join(word for word in words if word))
+
+
+def duration(seconds: float) -> str:
+    """A while in words.
+
+    >>> duration(42), duration(640), duration(9000)
+    ('42 s', '11 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count else ""
+
+
+class JsonLines(logging.Formatter):
+    """A log record as a line of JSON: time, level, event, and what the record brings besides."""
+
+    STANDARD = frozenset(vars(logging.makeLogRecord({})))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        brought = {name: value for name, value in vars(record).items() if name not in self.STANDARD}
+        said = {"time": record.created, "level": record.levelname.lower(), "event": record.getMessage(), **brought}
+        return json.dumps(said, ensure_ascii=False)
+
+
+def log_json(place: Path) -> None:
+    """Log runs as JSON lines to a file, appended, or to stderr if that is `-`. No transcript or media is ever in it."""
+    handler = logging.StreamHandler() if str(place) == "-" else logging.FileHandler(place)
+    handler.setFormatter(JsonLines())
+    logger = logging.getLogger("uacs")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def print_epoch(epoch: dict[str, float]) -> None:
@@ -51,9 +168,9 @@ def print_epoch(epoch: dict[str, float]) -> None:
     )
 
 
-def _counts_text(counts: Counter) -> str:
-    shown = [f"{name} {counts[name]}" for name in STAGES if counts[name]] or [f"asked {counts['asked']}"]
-    shown += [f"{name} {counts[name]}" for name in ("errors", "degraded") if counts[name]]
+def _counts_text(counts: "Counts") -> str:
+    shown = [f"{name} {count}" for name, count in counts.settled.items() if count] or [f"asked {counts.asked}"]
+    shown += [f"{name} {getattr(counts, name)}" for name in ("errors", "degraded") if getattr(counts, name)]
     return "  ".join(shown)
 
 
@@ -62,7 +179,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
     started, last = time.perf_counter(), (0, 0, "")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(file=sys.stderr)
-    with Progress(
+    with Bars(
         *columns,
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from uacs.cluster import evaluation
 from uacs.cluster.evaluation import Models
-from uacs.cluster.resources import ray_session
+from uacs.cluster.session import ray_session
 from uacs.config import EvaluationSettings
 from uacs.console import cascade, counter, print_epoch
 from uacs.data import corpus

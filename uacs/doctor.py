@@ -1,5 +1,6 @@
 """What `uacs doctor` looks at: the machine, Ray, a dataset and two models, each tried rather than assumed."""
 
+import hashlib
 import os
 import platform
 import shutil
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from uacs import fingerprints, mllm
+from uacs import mllm
 from uacs.config import EvaluationSettings
 from uacs.data import places
-from uacs.data.prepare import PrepareSettings, dataset_of, open_source
+from uacs.data.prepare import PrepareSettings, dataset_of, is_prepared, open_source
 from uacs.data.prepared import SPLITS, PreparedDataset
 from uacs.errors import UacsError
 from uacs.records import ANSWERED, Sample
@@ -50,7 +51,7 @@ def examine(
     """
     yield from _guarded("machine", _machine)
     yield from _guarded("ray", _ray, settings)
-    prepared = data is not None and not places.is_uri(data) and (Path(data) / "dataset.json").exists()
+    prepared = data is not None and is_prepared(data)
     if prepared:
         yield from _guarded("data", _prepared, data)
     elif data:
@@ -93,7 +94,8 @@ def _spare(what: str, free: float, wanted: float, mend: str) -> Finding:
 
 
 def _ray(settings: EvaluationSettings) -> Iterator[Finding]:
-    from uacs.cluster.resources import preflight, ray_session, start_serve
+    from uacs.cluster.resources import nodes_of_ray, preflight, size_text
+    from uacs.cluster.session import ray_session, start_serve
 
     address = os.environ.get("RAY_ADDRESS")
     started = time.perf_counter()
@@ -107,9 +109,9 @@ def _ray(settings: EvaluationSettings) -> Iterator[Finding]:
         yield Finding("ok", f"{where} with Serve is up after {time.perf_counter() - started:.1f} s: {have}")
         memory = resources.get("memory", 0)  # Ray knows of a container's limits
         yield _spare("memory for actors", memory, SPARE_MEMORY, "a 7B model in bfloat16 takes 16 GiB")
-        preflight(settings.resources, resources, settings.mllm.device)
+        preflight(settings.resources, nodes_of_ray(), settings.mllm.device)
         plan = settings.resources
-        fits = f"{plan.pool} actors of the UBM, {plan.replicas} replicas of the large model"
+        fits = f"{size_text(plan.pool)} actors of the UBM, {size_text(plan.replicas)} replicas of the large model"
         yield Finding("ok", f"the plan fits: {fits}")
         if not address:
             yield _cpu_budget(settings)
@@ -118,8 +120,8 @@ def _ray(settings: EvaluationSettings) -> Iterator[Finding]:
 def _cpu_budget(settings: EvaluationSettings) -> Finding:
     """Logical CPUs are Ray's bookkeeping; torch's threads are real, and wait for each other by spinning."""
     plan = settings.resources
-    small = 0 if plan.pool_gpus else plan.pool * settings.threads
-    large = 0 if plan.replica_gpus else plan.replicas * settings.mllm.threads
+    small = 0 if plan.pool_gpus else plan.pool[1] * settings.threads
+    large = 0 if plan.replica_gpus else plan.replicas[1] * settings.mllm.threads
     told = f"{small} torch threads of the UBM and {large} of the large model on {_cpus()} CPUs"
     if small + large > MOST_THREADS * _cpus():
         return Finding("warn", f"{told}: they will hold each other up; lower threads, mllm.threads or resources.pool")
@@ -143,7 +145,7 @@ def _prepared(data: str) -> Iterator[Finding]:
             yield Finding("warn", f"split {split} is empty")
             continue
         for part in parts:
-            found = fingerprints.whole(dataset.folder / part)
+            found = hashlib.sha256(places.read(places.within(dataset.folder, part))).hexdigest()
             if found != info.parts[part].sha256:
                 yield Finding("fail", f"{part} is not the file that dataset.json describes; prepare the data again")
         yield _samples(split, dataset.samples(split))

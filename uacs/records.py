@@ -6,6 +6,8 @@ from enum import IntEnum
 import numpy as np
 import pyarrow as pa
 
+from uacs.errors import BadInput
+
 
 class Polarity(IntEnum):
     """The three classes by the paper's ids (Eq. 6); MMSA's own files number them otherwise."""
@@ -39,6 +41,36 @@ class Sample:
     label: float | None = None
     split: str | None = None
     unimodal: dict[str, float] = field(default_factory=dict)
+
+
+LONGEST_TEXT = 10_000
+"""Characters of a transcript that a model reads at most: some ten minutes of speech."""
+
+
+def transcript(sample: Sample) -> str | None:
+    """What a model reads of a sample's text: whole characters, the first 10,000; None where it says nothing.
+
+    Raises `BadInput`, naming the sample, for what is no text.
+    """
+    text = sample.text
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise BadInput(f"sample '{sample.sample_id}': text is of type {type(text).__name__}; give it words, or None")
+    return readable(text[:LONGEST_TEXT]) if text.strip() else None
+
+
+def readable(text: str) -> str:
+    r"""Text that any tokenizer and table takes: halves of a character (surrogates) joined, a lone one as U+FFFD.
+
+    >>> readable("\ud83d\ude00 and \ud800") == "\U0001f600 and \ufffd"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from uacs.cluster.evaluation import Models, calibrate, evaluate, rewrite_report
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import Run
 from uacs.config import EvaluationSettings
+from uacs.data import places
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, Refused
@@ -148,7 +150,52 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_is_equal_bit_by_bit(run
     evaluate(models["test"], calibration[1], out, SETTINGS, progress=seen.append)
     assert table(out).equals(table(run[0]))
     assert all((out / "outcomes" / name).stat().st_mtime_ns == then for name, then in kept.items())
-    assert [s if isinstance(s, int) else s.part for s in seen] == [600, *sorted(kept), lost.name]
+    assert {progress.total for progress in seen} == {600}
+    assert seen[0].counts.written == seen[-1].earlier.written == 600 - 256
+    assert seen[-1].counts.written == 600 and seen[-1].counts.settled == run[1]["stages"]
+
+
+def test_a_run_on_another_filesystem_is_the_same_run(run, models, calibration, tmp_path):
+    data = PreparedDataset(f"file://{models['test'].dataset.folder}")
+    out = f"file://{tmp_path}/run"
+    there = replace(models["test"], dataset=data)
+    assert evaluate(there, calibration[1], out, SETTINGS)["metrics"] == run[1]["metrics"]
+    assert Run.open(out).table().drop_columns(SECONDS).equals(table(run[0]))
+    places.write(f"{out}/outcomes/test-00000.parquet", b"not a table")
+    with pytest.raises(BadInput, match="outcomes that cannot be read .* remove that part"):
+        evaluate(there, calibration[1], out, SETTINGS)
+    (tmp_path / "run" / "outcomes" / "test-00000.parquet").unlink()
+    evaluate(there, calibration[1], out, SETTINGS)
+    assert Run.open(out).table().drop_columns(SECONDS).equals(table(run[0]))
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in run[0].iterdir()}
+
+
+def test_outcomes_of_another_run_among_a_runs_own_are_found(run, models, calibration, tmp_path):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    shutil.copy(out / "outcomes" / "test-00000.parquet", out / "outcomes" / "test-00009.parquet")
+    with pytest.raises(Refused, match="856 outcomes of 600 samples, where the split has 600"):
+        evaluate(models["test"], calibration[1], out, SETTINGS)
+
+
+def test_a_run_stops_past_max_errors_and_goes_on_with_more(models, spec, calibration, tmp_path):
+    data = shutil.copytree(models["test"].dataset.folder, tmp_path / "data")
+    for name in ("test-00000.parquet", "test-00001.parquet"):
+        part = pq.read_table(data / name)
+        audio = part["audio"].to_pylist()
+        for row in (3, 5):
+            audio[row][0] = float("inf")
+        field = part.schema.field("audio")
+        pq.write_table(
+            part.set_column(part.schema.get_field_index("audio"), field, pa.array(audio, field.type)), data / name
+        )
+    faulty = replace(models["test"], dataset=PreparedDataset(data))
+    with pytest.raises(Refused, match=r"errors, more than the 3 allowed, as sample '.*': audio holds .*--max-errors"):
+        evaluate(faulty, calibration[1], tmp_path / "run", SETTINGS.model_copy(update={"max_errors": "0.5%"}))
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    with pytest.raises(Refused, match="more than the 3 allowed"):
+        evaluate(faulty, calibration[1], tmp_path / "run", SETTINGS.model_copy(update={"max_errors": "3"}))
+    summary = evaluate(faulty, calibration[1], tmp_path / "run", SETTINGS)
+    assert (summary["n"], summary["errors"], summary["metrics"]["uacs"]["n"]) == (600, 4, 596)
 
 
 def test_a_run_of_another_identity_is_refused_with_the_difference(run, models, calibration):

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a run, as a person does it: one line, nothing left running, and on it goes."""
+"""Ctrl-C in the middle of a run, and what ends a job: one line, nothing left running, and on it goes."""
 
 import os
 import signal
@@ -41,7 +41,8 @@ def scratch():
         yield Path(folder)
 
 
-def test_ctrl_c_says_one_line_leaves_nothing_and_the_same_command_goes_on(dataset, ubm, recorded, scratch, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_one_line_leaves_nothing_and_goes_on(number, dataset, ubm, recorded, scratch, tmp_path):
     out = tmp_path / "run"
     environment = os.environ | {"TMPDIR": str(scratch), "HOME": str(tmp_path / "home")}
     environment.pop("RAY_ADDRESS", None)
@@ -49,7 +50,7 @@ def test_ctrl_c_says_one_line_leaves_nothing_and_the_same_command_goes_on(datase
     words = command(dataset, ubm, recorded, out)
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: (out / "calibration" / "metrics.json").exists())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in said

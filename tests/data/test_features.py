@@ -31,10 +31,12 @@ def test_sequences_end_at_their_length_and_the_file_names_its_extractor(tmp_path
     ("arrays", "said"),
     [
         (dict(ids=["a"], vision=np.ones((1, 2))), "no array audio; it has ids, vision"),
-        (dict(ids=["a"], audio=np.array([[1.0, np.nan]])), "sample 'a': 1 of 2 numbers are NaN"),
+        (dict(ids=["a"], audio=np.array([[1.0, np.nan]])), "sample 'a': 1 of 2 numbers of audio are NaN"),
         (dict(ids=["a", "a"], audio=np.ones((2, 2))), "sample 'a': stands there twice"),
         (dict(ids=["a"], audio=np.ones((2, 2))), "audio is float64 (2, 2)"),
         (dict(ids=["a"], audio=np.ones((1, 3, 2)), audio_lengths=[0]), "sample 'a': audio has 0 steps"),
+        (dict(ids=["a"], audio=np.ones((1, 3, 2)), audio_lengths=[4]), "audio has a length of 4, of 3 steps"),
+        (dict(ids=["a"], audio=np.ones((1, 3, 2)), audio_lengths=[1, 2]), "audio_lengths is int64 (2,)"),
         (dict(ids=["a"], audio=np.array([["x"]])), "expected numbers"),
     ],
 )
@@ -43,6 +45,20 @@ def test_what_is_wrong_is_named(tmp_path, arrays, said):
         read_features(save(tmp_path / "x.npz", **arrays), "audio")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_sample_that_cannot_be_used_is_left_out_and_says_why(tmp_path):
+    audio, lengths = np.ones((6, 3, 2)), [3, 0, 3, 3, np.nan, -1]
+    audio[2, 1, 0], audio[3, 0, 0] = np.nan, 1e300  # no number in float32
+    file = read_features(save(tmp_path / "x.npz", ids=list("abcdef"), audio=audio, audio_lengths=lengths), "audio")
+    assert list(file.by_id) == ["a"]
+    assert [file.faults[i].removesuffix(f" in {tmp_path / 'x.npz'}") for i in "bcdef"] == [
+        "audio has 0 steps",
+        "1 of 6 numbers of audio are NaN or infinite",
+        "1 of 6 numbers of audio are NaN or infinite",
+        "audio has a length of nan, of 3 steps",
+        "audio has a length of -1.0, of 3 steps",
+    ]
 
 
 def test_pickled_arrays_and_other_files_are_refused(tmp_path):

@@ -79,7 +79,7 @@ def test_minus_infinity_is_zero_and_what_else_is_no_number_costs_the_modality_al
     assert [s.audio is None for s in samples] == [False, False, True, False]
     assert [s.vision is None for s in samples] == [False, False, False, True]
     assert [note.partition(";")[0] for note in source.notes] == [
-        "sample 'train_vid_2': 1 numbers of audio are NaN or infinite",
+        "sample 'train_vid_2': 1 of 9 numbers of audio are NaN or infinite",
         "sample 'train_vid_3': vision has 0 steps",
         "audio of 1 samples has -inf",
     ]
@@ -139,20 +139,22 @@ def with_(key, value):
         (without("id"), "split 'train': no id; it has raw_text"),
         (without("raw_text"), "text_bert without raw_text"),
         (with_("raw_text", ["a"]), "raw_text has 1 entries for 4 ids"),
-        (with_("raw_text", [1, 2, 3, 4]), "sample 'train_vid_0': raw_text is a int"),
-        (with_("regression_labels", [0, 1, 4, 0]), "sample 'train_vid_2': label 4 lies outside [-3, 3]"),
+        (with_("raw_text", [1, 2, 3, 4]), "sample 'train_vid_0': raw_text is a int (4 of 4 cannot be used)"),
+        (
+            with_("regression_labels", [0, 5, 4, -4]),
+            "sample 'train_vid_1': label 5 lies outside [-3, 3] (3 of 4 cannot",
+        ),
         (with_("audio", np.ones((3, 7, 2))), "audio is float64 (3, 7, 2); expected numbers (4, steps, size)"),
         (with_("audio", np.ones((4, 7, 0))), "audio is float64 (4, 7, 0)"),
         (with_("audio", np.full((4, 7, 2), "a")), "audio is <U1 (4, 7, 2)"),
         (with_("audio", [[1.0]] * 4), "audio is list"),
-        (with_("audio_lengths", [1, 2, 8, 1]), "audio has a length of 8, of 7 steps"),
-        (with_("audio_lengths", [1, 2, 1.5, 1]), "audio has a length of 1.5"),
+        (with_("audio_lengths", [8, -1, 8, 1.5]), "audio has a length of 8, of 7 steps (4 of 4 cannot be used)"),
         (with_("audio_lengths", ["1", "2", "3", "4"]), "audio has a length of 1, of 7"),
         (without("audio_lengths"), "no audio_lengths, though another modality has its own"),
         (with_("id", [LAUGHS, "a", "b", "c"]), "split 'train', row 0: id is list; expected text"),
         (with_("id", [None, "a", "b", "c"]), "row 0: id is None; expected text"),
         (with_("id", ["a\nb", "a", "b", "c"]), "row 0: id 'a\\nb' is empty, too long or has control characters"),
-        (with_("regression_labels", [LAUGHS, 0, 0, 0]), "label 'list' is not a number"),
+        (with_("regression_labels", [LAUGHS, "a", "b", "c"]), "label 'list' is not a number (4 of 4 cannot be used)"),
         (with_("id", ["a$_$1", "a$_$2", "a$_$1", "a$_$3"]), "sample 'a_1': stands in split 'train' already"),
     ],
 )
@@ -204,10 +206,29 @@ def test_without_lengths_or_tokens_all_steps_are_read_and_a_note_says_so(tmp_pat
     assert "all steps are read, padding too" in source.notes[0]
 
 
-def test_halves_of_characters_become_question_marks(tmp_path):
-    content = split_content(some(), {}) | {"raw_text": ["a\ud800b", "x", "y", "z"]}
+def test_what_is_wrong_with_one_sample_costs_that_sample_alone_and_is_noted(tmp_path):
+    texts = ["a\ud800b", b"a\xe9b", 7, ""]
+    content = split_content(some(), {"audio": 7}) | {"raw_text": texts, "audio_lengths": [1, 8, 1.5, 2]}
+    content["regression_labels"] = [2.0, LAUGHS, 4, "positive"]
     data = prepare(save(tmp_path / "mosi.pkl", {"train": content}), tmp_path / "data", PrepareSettings())
-    assert next(iter(data.samples("train"))).text == "a?b"
+    samples = list(data.samples("train"))
+    assert [s.text for s in samples] == ["a\ufffdb", "a\ufffdb", None, None]
+    assert [s.label for s in samples] == [2.0, None, None, None]
+    assert [s.audio is None for s in samples] == [False, True, True, False]
+    unscored = "kept without a label, so it is answered and not scored"
+    assert data.info.notes == [
+        "sample 'train_vid_0': text has halves of characters; joined, or U+FFFD stands there",
+        "sample 'train_vid_1': audio has a length of 8, of 7 steps; kept without audio",
+        "sample 'train_vid_1': raw_text has bytes that are not UTF-8; U+FFFD stands there",
+        f"sample 'train_vid_1': label 'list' is not a number; {unscored}",
+        "sample 'train_vid_2': audio has a length of 1.5, of 7 steps; kept without audio",
+        "sample 'train_vid_2': raw_text is a int; kept without text",
+        f"sample 'train_vid_2': label 4 lies outside [-3, 3]; {unscored}",
+        f"sample 'train_vid_3': label 'positive' is not a number; {unscored}",
+        "sample 'train_vid_3': text is empty; taken as missing",
+        "sample 'train_vid_2': no text, features or clip; nobody can answer it",
+        "3 samples of split train have no label",
+    ]
 
 
 def test_features_go_by_the_name_of_the_data_or_the_one_that_is_given(tmp_path):
@@ -228,7 +249,7 @@ def test_clips_that_fit_no_sample_are_noted(tmp_path):
 def test_a_failed_preparation_leaves_nothing(tmp_path):
     samples = some(count=300)
     content = {"train": split_content(samples, STEPS)}
-    content["train"]["regression_labels"][299] = 9
-    with pytest.raises(BadInput, match="label 9"):
+    content["train"]["id"][299] = "a\nb"
+    with pytest.raises(BadInput, match="row 299: id "):
         prepare(save(tmp_path / "mosi.pkl", content), tmp_path / "data", PrepareSettings())
     assert [path.name for path in tmp_path.iterdir()] == ["mosi.pkl"]

@@ -9,11 +9,17 @@ import pytest
 
 from uacs.mllm import MllmSettings, prompts, tiny_omni, training
 from uacs.mllm.qwen_omni import QwenOmni
-from uacs.records import Sample
+from uacs.records import LargeOutput, Sample
 
 RANGE = (-3.0, 3.0)
 SIZES = tiny_omni.TinySettings(width=64, layers=1, tower_width=32, tower_layers=1)
 WORDS = ("great", "awful", "fine", "dull", "lovely")
+
+
+def close(a: list[LargeOutput], b: list[LargeOutput]) -> bool:
+    """Equal statuses, and equal scores and entropies within 1e-5."""
+    numbers = [np.array([[o.y, o.u] for o in outputs]) for outputs in (a, b)]
+    return [o.status for o in a] == [o.status for o in b] and np.allclose(*numbers, rtol=0, atol=1e-5, equal_nan=True)
 
 
 def _write_clip(path: Path, frames: np.ndarray | None, waveform: np.ndarray | None) -> str:
@@ -100,3 +106,15 @@ def build():
         return QwenOmni(str(folder), MllmSettings(threads=1, **settings), RANGE)
 
     return model
+
+
+@pytest.fixture(scope="session")
+def model(trained):
+    return QwenOmni(str(trained), MllmSettings(threads=1), RANGE)
+
+
+@pytest.fixture(scope="session")
+def answers(model, samples):
+    outputs = model.answer(samples)
+    assert {o.status for o in outputs} <= {"ok", "clipped"}, "the fixture's model was trained too little to answer"
+    return outputs

@@ -13,6 +13,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeat
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import uacs.mllm
+from tests.mllm.conftest import close
 from uacs.data.media import Footage
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings
@@ -24,24 +25,6 @@ from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 RANGE = (-3.0, 3.0)
 SMALL = SmallOutput(1.0, 0.9, (0.1, 0.2, 0.7))
-
-
-def close(a: list[LargeOutput], b: list[LargeOutput]) -> bool:
-    """Equal statuses, and equal scores and entropies within 1e-5."""
-    numbers = [np.array([[o.y, o.u] for o in outputs]) for outputs in (a, b)]
-    return [o.status for o in a] == [o.status for o in b] and np.allclose(*numbers, rtol=0, atol=1e-5, equal_nan=True)
-
-
-@pytest.fixture(scope="module")
-def model(trained):
-    return QwenOmni(str(trained), MllmSettings(threads=1), RANGE)
-
-
-@pytest.fixture(scope="module")
-def answers(model, samples):
-    outputs = model.answer(samples)
-    assert {o.status for o in outputs} <= {"ok", "clipped"}, "the fixture's model was trained too little to answer"
-    return outputs
 
 
 @pytest.fixture
@@ -81,27 +64,6 @@ def test_each_modality_reaches_the_model(model, samples):
     whole = samples[0]
     alone = [replace(whole, text="it was dull"), replace(whole, clip=samples[5].clip), replace(whole, clip=None)]
     assert len({round(o.u, 6) for o in model.answer([whole, *alone])}) == 4
-
-
-def test_a_clip_that_does_not_decode_costs_its_row_alone(model, samples, answers, tmp_path):
-    broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"not a clip")
-    mixed = [*samples[:3], Sample("bad", text="fine", clip=str(broken)), *samples[3:6]]
-    outputs = model.answer(mixed)
-    bad = outputs.pop(3)
-    assert bad.status == "unavailable"
-    assert np.isnan([bad.y, bad.u]).all()
-    assert re.fullmatch(r"sample 'bad': .*broken\.mp4: .+", bad.error)
-    assert close(outputs, answers[:6])
-
-
-def test_a_sample_with_neither_clip_nor_text_is_unavailable(model):
-    output = model.answer([Sample("x", text=" ", audio=np.ones((3, 2), np.float32))])[0]
-    assert (output.status, output.error[:10]) == ("unavailable", "sample 'x'")
-
-
-def test_a_text_beyond_the_context_is_unavailable(model):
-    assert "tokens" in model.answer([Sample("x", text="dull " * 3000)])[0].error
 
 
 def test_a_model_that_says_no_number_gives_no_score(build, untrained, samples):

@@ -7,7 +7,7 @@ from uacs.cascade.outcomes import build, with_decision
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Fit, Thresholds
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
-from uacs.report.page import write_report
+from uacs.report import page as report
 from uacs.report.text import metrics_text, missing_text, number
 
 P = (0.2, 0.3, 0.5)
@@ -29,27 +29,27 @@ def table():
     return with_decision(build(samples, small, large, [NOT_ASKED] * 60), 0.5, 0.5)
 
 
-def page(tmp_path, table, thresholds):
+def page(table, thresholds):
     summary = summarise(table, "mosi", thresholds, 1.0)
-    return write_report(tmp_path, MANIFEST, summary, table, thresholds).read_text(), summary
+    return report.page(MANIFEST, summary, table, thresholds), summary
 
 
-def test_problems_are_listed_and_nothing_of_a_sample_is_markup(tmp_path, table):
-    html, _ = page(tmp_path, table, Thresholds(tau_small=0.5, tau_large=0.5))
+def test_problems_are_listed_and_nothing_of_a_sample_is_markup(table):
+    html, _ = page(table, Thresholds(tau_small=0.5, tau_large=0.5))
     assert "answered &#39;well&#39;" in html
     assert "&lt;b&gt;" in html and "<b>" not in html
 
 
-def test_a_large_model_asked_about_some_says_so(tmp_path, table):
-    html, summary = page(tmp_path, table, Thresholds(tau_small=0.5, tau_large=0.5))
+def test_a_large_model_asked_about_some_says_so(table):
+    html, summary = page(table, Thresholds(tau_small=0.5, tau_large=0.5))
     assert "covers only the samples it was asked about" in html
     assert "What the cascade adds" not in html
     assert summary["cost"]["large"] == pytest.approx(60 * 0.1)
 
 
-def test_an_uncertainty_that_cannot_route_is_a_warning(tmp_path, table):
+def test_an_uncertainty_that_cannot_route_is_a_warning(table):
     wrong = Fit(lambda_=0.5, beta=0, mu_same=0.9, mu_opposite=0.2, n_same=5, n_opposite=5)
-    html, _ = page(tmp_path, table, Thresholds(tau_small=0.5, tau_large=0.5, small=wrong, warnings=["be careful"]))
+    html, _ = page(table, Thresholds(tau_small=0.5, tau_large=0.5, small=wrong, warnings=["be careful"]))
     assert "its uncertainty cannot route" in html and "be careful" in html
 
 
@@ -65,15 +65,15 @@ def test_numbers_are_printed_as_the_field_prints_them():
     assert number("corr", None) == "-"
 
 
-def test_a_failure_that_shows_in_the_numbers_is_a_warning_on_the_page_and_in_the_text(tmp_path, table):
+def test_a_failure_that_shows_in_the_numbers_is_a_warning_on_the_page_and_in_the_text(table):
     nobody = with_decision(table, 2.0, 0.5)
     thresholds = Thresholds(tau_small=2.0, tau_large=0.5)
-    html, summary = page(tmp_path, nobody, thresholds)
+    html, summary = page(nobody, thresholds)
     (warning,) = summary["warnings"]
     assert warning.startswith("under-escalation: nothing was sent on")
     assert f'<div class="warning">{warning}</div>' in html
     assert f"warning: {warning}" in metrics_text(summary)
-    assert page(tmp_path, table, Thresholds(tau_small=0.5, tau_large=0.5))[1]["warnings"] == []
+    assert page(table, Thresholds(tau_small=0.5, tau_large=0.5))[1]["warnings"] == []
 
 
 def test_a_replay_says_what_it_could_not_know():
@@ -82,12 +82,12 @@ def test_a_replay_says_what_it_could_not_know():
     assert "2 samples had no large answer and keep y_small" in missing_text({"large": 2, "verify": 3})
 
 
-def test_second_looks_without_an_answer_are_no_calls_and_said(tmp_path, table):
+def test_second_looks_without_an_answer_are_no_calls_and_said(table):
     first = [LargeOutput(-row["y_small"], 0.9, "ok", 0.1) for row in table.to_pylist()]
     samples = [Sample(row["sample_id"], "x", label=row["label"]) for row in table.to_pylist()]
     small = [SmallOutput(row["y_small"], 0.9, P, 0.001) for row in table.to_pylist()]
     without = [LargeOutput(status="unavailable")] * 60
-    html, summary = page(tmp_path, with_decision(build(samples, small, first, without), 0.5, 0.5), THRESHOLDS)
+    html, summary = page(with_decision(build(samples, small, first, without), 0.5, 0.5), THRESHOLDS)
     assert summary["second_looks"] == {"due": 60, "asked": 0}
     text = metrics_text(summary)
     assert "60 of 60 second looks had no answer; y_large stands there" in text

@@ -47,6 +47,12 @@ def test_order_is_kept(ubm, samples, outputs):
     ("change", "said"),
     [
         (dict(audio=np.full((2, 3), np.nan, np.float32)), "audio holds NaN"),
+        (dict(audio=np.full((2, 3), np.inf, np.float32)), "audio holds NaN or infinity"),
+        (dict(audio=np.full((2, 3), 1e300)), "audio holds NaN or infinity"),
+        (dict(audio=[[1.0, 2.0, 3.0]]), "audio is of type list; give an array of numbers (steps, 3)"),
+        (dict(audio=np.array([["a", "b", "c"]])), "audio is of type <U1; give"),
+        (dict(text=float("nan")), "text is of type float; give it words, or None"),
+        (dict(text=" ", audio=None), "nothing the UBM reads; give it text or audio features"),
         (dict(audio=np.ones((2, 5), np.float32)), "audio is (2, 5), the UBM reads (steps, 3)"),
         (dict(audio=np.ones((0, 3), np.float32)), "audio has 0 steps"),
         (dict(text=None, audio=None), "nothing the UBM reads; give it text or audio features"),
@@ -73,6 +79,34 @@ def test_nothing_in_gives_nothing_out(ubm):
 def test_words_it_never_saw_are_answered(ubm):
     (output,) = SmallPredictor(ubm).predict([Sample("s", "完全 unknown ¿words?")])
     assert output.error is None and np.isfinite(output.y)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("", None),
+        (" \n", None),
+        ("great \ud800 film", "great \ufffd film"),
+        ("great \ud83d\ude00 film", "great \U0001f600 film"),
+        ("dull " * 10_000, "dull " * 126),  # 128 tokens with the two at the ends
+    ],
+)
+def test_a_text_that_is_not_fit_is_read_as_the_one_that_is_and_costs_no_other(ubm, samples, outputs, text, same):
+    damaged, mended = ([*samples[:5], replace(samples[5], text=t), *samples[6:]] for t in (text, same))
+    again = SmallPredictor(ubm).predict(damaged)
+    assert [o.error for o in again] == [None] * len(samples)
+    assert np.array_equal(scores(again), scores(SmallPredictor(ubm).predict(mended)))
+    kept = [i for i in range(len(samples)) if i != 5]
+    assert np.allclose(scores(again)[kept], scores(outputs)[kept], atol=1e-5)
+
+
+def test_an_answer_that_is_no_number_is_an_error_of_its_sample(ubm, samples, outputs):
+    predictor = SmallPredictor(ubm)
+    predictor.model.encoders["audio"].scale.fill_(1e-38)  # so that features of 1 overflow
+    huge = [replace(samples[0], audio=np.full((2, 3), 1e3, np.float32)), replace(samples[1], audio=None)]
+    first, second = predictor.predict(huge)
+    assert first.error.startswith(f"sample '{samples[0].sample_id}': the UBM's answer is no number")
+    assert np.isnan(first.y) and second.error is None and np.isfinite(second.y)
 
 
 def test_a_folder_without_weights_is_named(ubm, tmp_path):

@@ -1,9 +1,12 @@
-"""Training learns, repeats itself, resumes to the same weights, and refuses to mix."""
+"""Training learns, repeats itself, resumes to the same weights, refuses to mix, and can be shared by processes."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from torch import distributed, multiprocessing
 
 from tests.conftest import write_raw
 from uacs.data.prepare import PrepareSettings, prepare
@@ -15,6 +18,27 @@ from uacs.ubm.training import best_epoch, train
 def same(a, b):
     first, second = load_weights(a), load_weights(b)
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def without_dropout(encoder, folder):
+    """A copy of an encoder, so that a training's only chance is its order."""
+    shutil.copytree(encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def figures(ubm):
+    """What every epoch measured. Weights say less: where a gradient is rounding alone, Adam scales it up."""
+    epochs = json.loads((ubm / "training.json").read_text())["epochs"]
+    return {name: [epoch[name] for epoch in epochs] for name in ("train_loss", "valid_loss", "valid_mae")}
+
+
+def train_as_one_of(rank, size, folder, out, *training):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/{out}.store", rank=rank, world_size=size)
+    train(*training, folder / out)
+    distributed.destroy_process_group()
 
 
 def test_it_learns_what_is_in_the_data(ubm):
@@ -89,3 +113,18 @@ def test_a_split_without_labels_is_named(encoder, fast, tmp_path):
     data = prepare(labels, tmp_path / "data", PrepareSettings(dataset="mosi"))
     with pytest.raises(BadInput, match="no sample of split 'valid' has a label"):
         train(data, str(encoder), fast, tmp_path / "ubm")
+
+
+def test_processes_that_share_every_batch_train_the_ubm_that_one_would(encoder, fast, tmp_path):
+    labels, features = write_raw(tmp_path / "raw", {"train": 49, "valid": 20}), tmp_path / "raw" / "audio.npz"
+    few = {name: rows[::6] for name, rows in np.load(features).items()}
+    np.savez(features, **few)
+    data = prepare(labels, tmp_path / "data", PrepareSettings(dataset="mosi", audio=features))
+    # one batch has a single row for two processes, and there are steps without any audio
+    settings = fast.model_copy(update={"dropout": 0.0, "batch_size": 4, "accumulate": 2})
+    training = (data, str(without_dropout(encoder, tmp_path / "encoder")), settings)
+    train(*training, tmp_path / "one")
+    multiprocessing.spawn(train_as_one_of, (2, tmp_path, "two", *training), nprocs=2)
+    for name, values in figures(tmp_path / "one").items():
+        assert figures(tmp_path / "two")[name] == pytest.approx(values, abs=1e-5)
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}

@@ -48,23 +48,33 @@ class Thresholds(BaseModel):
     fingerprint: str | None = None
     warnings: list[str] = []
 
+    def text(self) -> str:
+        """thresholds.json's content."""
+        return self.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n"
+
     def save(self, path: Path) -> None:
         """Write thresholds.json."""
-        path.write_text(self.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
+        path.write_text(self.text())
 
     @classmethod
     def load(cls, path: str | Path) -> "Thresholds":
         """Read thresholds.json; raises `BadInput` that names the file and the field."""
         try:
-            return cls.model_validate(json.loads(Path(path).read_text()))
+            return cls.read(Path(path).read_text(), path)
         except OSError as error:
             raise BadInput(f"{path}: no thresholds there ({error.strerror}); make some with `uacs calibrate`") from None
+
+    @classmethod
+    def read(cls, text: str, where: str | Path) -> "Thresholds":
+        """Of a thresholds.json's content; raises `BadInput` that names `where` it is from and the field."""
+        try:
+            return cls.model_validate(json.loads(text))
         except json.JSONDecodeError as error:
-            raise BadInput(f"{path}: not JSON ({error}); expected the thresholds.json of `uacs calibrate`") from None
+            raise BadInput(f"{where}: not JSON ({error}); expected the thresholds.json of `uacs calibrate`") from None
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the file"
-            raise BadInput(f"{path}: {field}: {first['msg']}; see `uacs calibrate --help`") from None
+            raise BadInput(f"{where}: {field}: {first['msg']}; see `uacs calibrate --help`") from None
 
 
 def same_and_opposite(prediction: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,13 @@ by thresholds that it is given.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray import serve
 
@@ -19,18 +20,25 @@ from uacs import fingerprints, mllm
 from uacs.cascade.outcomes import with_decision
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
-from uacs.cluster.pipeline import Ask, PartDone, stream
-from uacs.cluster.resources import preflight, ray_session, start_serve
-from uacs.cluster.runs import Run, refuse_foreign, refuse_other_models, write_outcome, write_whole
-from uacs.cluster.serving.large import deploy
+from uacs.cluster import runs, status, tally
+from uacs.cluster.pipeline import Ask, PartDone, Work, stream
+from uacs.cluster.progress import READ, Counts, Progress, Told, of_table
+from uacs.cluster.resources import capped, nodes_of_ray, preflight
+from uacs.cluster.runs import OUTCOMES, Run, read_thresholds, refuse_foreign, refuse_other_models, write_outcome
+from uacs.cluster.serving.large import deploy, reap
+from uacs.cluster.session import ray_session, start_serve
 from uacs.config import EvaluationSettings
+from uacs.data import places
+from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
-from uacs.report.page import write_report
+from uacs.records import OUTCOME_SCHEMA
+from uacs.report.page import page
 from uacs.ubm.settings import UbmConfig, load_config
 
-Progress = Callable[[PartDone | int], None]
-"""Told how many samples there are, done ones included, then of each part as it is written."""
+BUSY = 10.0  # seconds that the tally may take to answer
+
+log = logging.getLogger("uacs.run")
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,10 @@ class Models:
 def evaluate(
     models: Models,
     thresholds: Thresholds,
-    out: Path,
+    out: Place,
     settings: EvaluationSettings,
     all_stages: bool = False,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> dict:
     """Run the cascade over a split; returns the content of metrics.json.
 
@@ -71,11 +79,11 @@ def evaluate(
 
 def calibrate(
     models: Models,
-    out: Path,
+    out: Place,
     settings: EvaluationSettings,
     lambda_: float | None = None,
     beta: float = 0.0,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> Thresholds:
     """Ask both models about all of a split, set both thresholds by Eq. 19, and leave thresholds.json in `out`.
 
@@ -88,7 +96,7 @@ def calibrate(
 
     thresholds = run.thresholds(models.dataset.info.kind.lambda_ if lambda_ is None else lambda_, beta)
     for part in models.dataset.parts(models.split):
-        answered = pq.read_table(run.outcome(part))
+        answered = run.rows([part], OUTCOME_SCHEMA.names)
         decided = with_decision(answered, thresholds.tau_small, thresholds.tau_large)
         if not decided.equals(answered):
             write_outcome(run.outcome(part), decided)
@@ -98,30 +106,31 @@ def calibrate(
 
 def calibrated(
     models: Models,
-    out: Path,
+    out: Place,
     settings: EvaluationSettings,
     lambda_: float | None = None,
     beta: float = 0.0,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> Thresholds:
     """Thresholds for a run in `out` that brings none: made in `out`/calibration, or those it was begun with."""
     refuse_foreign(out)
     lambda_ = models.dataset.info.kind.lambda_ if lambda_ is None else lambda_
-    if (out / "manifest.json").exists():
-        thresholds = Thresholds.load(out / "calibration" / "thresholds.json")
+    calibration = places.within(out, "calibration")
+    if runs.exists(out):
+        thresholds = read_thresholds(places.within(calibration, "thresholds.json"))
         made = thresholds.small
         if made and (made.lambda_, made.beta) != (lambda_, beta):
             was = f"λ {made.lambda_:g} and β {made.beta:g}, now {lambda_:g} and {beta:g}"
             raise Refused(f"{out}: the run there was calibrated with {was}; name a new --out")
         return thresholds
-    return calibrate(models, out / "calibration", settings, lambda_, beta, progress)
+    return calibrate(models, calibration, settings, lambda_, beta, progress)
 
 
-def rewrite_report(folder: Path) -> dict:
+def rewrite_report(folder: Place) -> dict:
     """Write the report of a finished run anew, from its own files; returns the content of metrics.json."""
     run = Run.open(folder)
-    summary = run.metrics()
-    write_report(folder, run.manifest, summary, run.table(), Thresholds.load(folder / "thresholds.json"))
+    summary, thresholds = run.metrics(), read_thresholds(run.place("thresholds.json"))
+    run.write("report.html", page(run.manifest, summary, run.table(), thresholds))
     return summary
 
 
@@ -154,54 +163,112 @@ def refuse_other_data(config: UbmConfig, dataset: PreparedDataset, ubm: Path) ->
             )
 
 
-def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, progress: Progress | None) -> float:
-    """Stream the parts that are missing; returns the wall seconds so far, models loaded and waiting."""
-    parts = models.dataset.parts(models.split)
-    missing = run.missing(parts)
+def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, progress: Told | None) -> float:
+    """Answer the parts that are missing; returns the wall seconds so far, models loaded and waiting."""
+    _note_killed(run, status.refuse_alive(run))
+    parts, total = models.dataset.parts(models.split), models.dataset.rows(models.split)
+    done = run.done() & set(parts)
+    counts = of_table(run.rows(done, READ))
+    missing, most = [part for part in parts if part not in done], settings.errors_allowed(total)
+    _refuse_errors(run, counts, done, most)
     if progress:
-        progress(models.dataset.rows(models.split))
-        for name in sorted(set(parts) - set(missing)):
-            progress(PartDone.read(name, run.outcome(name)))
+        progress(Progress(total, counts, counts))
     if not missing:
         return run.wall()
     mllm.check(models.mllm)
-    with ray_session() as ours:
-        preflight(settings.resources, ray.cluster_resources(), settings.mllm.device)
-        start_serve()
-        app, info = f"uacs-{run.run_id}", models.dataset.info
-        try:
-            deploy(app, models.mllm, settings.mllm, info.score_range, info.language, settings.resources)
-            with run.session() as session:
-                for part in _stream(run, missing, models, ask, app, settings):
-                    session["parts"] += 1
-                    if progress:
-                        progress(part)
-        finally:
-            if not ours:
-                serve.delete(app)
+    with status.Pulse(run, total, counts, progress) as pulse:
+        for folder in (run.folder, run.place(OUTCOMES)):
+            places.clear_asides(folder)
+        with ray_session() as ours, _workers(run, models, ask, settings, total, counts, ours) as work:
+            pulse.begin(lambda: ray.get(work.tally.read.remote(), timeout=BUSY))
+            for part in stream(missing, work, capped(settings.resources, nodes_of_ray())):
+                counts += part.counts
+                _log_part(run, part)
+                _refuse_errors(run, counts, [part.part], most)
+            pulse.look()
     return run.wall()
 
 
-def _stream(run: Run, parts: list[str], models: Models, ask: Ask, app: str, settings: EvaluationSettings):
-    return stream(
-        parts,
-        models.dataset.folder.absolute(),
-        models.ubm.absolute(),
-        run.folder.absolute() / "outcomes",
-        app,
-        ask,
-        settings.resources,
-        settings.batch_size,
-        settings.chunk_size,
-        settings.threads,
+@contextmanager
+def _workers(
+    run: Run, models: Models, ask: Ask, settings: EvaluationSettings, total: int, earlier: Counts, ours: bool
+) -> Iterator[Work]:
+    """All that a run's stages need while it lasts: its tally and its large model, up and loaded."""
+    plan, app, info = settings.resources, tally.name_of(run.run_id), models.dataset.info
+    preflight(plan, nodes_of_ray(), settings.mllm.device)
+    start_serve()
+    counter = tally.take(run.run_id, total, earlier, plan.pool[1] + plan.parts_in_flight)
+    reap()
+    try:
+        asked = deploy(app, models.mllm, settings.mllm, info.score_range, info.language, plan)
+        yield _work(run, models, ask, asked, counter, settings)
+    finally:
+        ray.kill(counter)
+        if not ours and app in serve.status().applications:
+            with suppress(TimeoutError):  # Serve goes on with it by itself
+                serve.delete(app)
+
+
+def _work(run: Run, models: Models, ask: Ask, app: str, counter, settings: EvaluationSettings) -> Work:
+    return Work(
+        data=places.absolute(models.dataset.folder),
+        ubm=str(models.ubm.absolute()),
+        out=places.absolute(run.place(OUTCOMES)),
+        app=app,
+        ask=ask,
+        tally=counter,
+        batch_size=settings.batch_size,
+        chunk_size=settings.chunk_size,
+        threads=settings.threads,
     )
+
+
+def _note_killed(run: Run, last: status.Status | None) -> None:
+    """Count the seconds of a session whose driver was killed."""
+    if last and last.state == "running":
+        progress = last.progress
+        run.add_session(progress.seconds, progress.counts.written - progress.earlier.written)
+        run.write("status.json", json.dumps(json.loads(run.read("status.json") or "{}") | {"state": "killed"}))
+
+
+def _refuse_errors(run: Run, counts: Counts, parts: Iterable[str], most: int) -> None:
+    """Stop a run of which more samples are at fault than are allowed, naming one."""
+    if counts.errors <= most:
+        return
+    rows = run.rows(parts, ["status", "error"]).to_pylist()
+    first = next((row["error"] for row in rows if row["status"] == "error"), "")
+    raise Refused(
+        f"{run.folder}: {counts.errors} of {counts.written} samples are errors, more than the {most} allowed, as "
+        f"{first}; mend the data, or go on with a larger --max-errors"
+    )
+
+
+def _log_part(run: Run, part: PartDone) -> None:
+    """Log a part and the samples in it that failed, by id: what is wrong with them may quote them."""
+    where = {"run": run.run_id, "part": part.part}
+    log.info("part written", extra=where | asdict(part.counts))
+    if part.counts.errors or part.counts.degraded:
+        for row in run.rows([part.part], ["sample_id", "status", "large_status"]).to_pylist():
+            if row["status"] != "ok":
+                log.warning("sample failed", extra=where | row)
 
 
 def _finish(run: Run, models: Models, thresholds: Thresholds, wall: float) -> dict:
     table: pa.Table = run.table()
-    thresholds.save(run.folder / "thresholds.json")
+    _refuse_incomplete(run, table, models)
+    run.write("thresholds.json", thresholds.text())
     info = models.dataset.info
     summary = summarise(table, info.like, thresholds, wall, info.name)
-    write_whole(run.folder / "metrics.json", json.dumps(summary, indent=2))
-    write_report(run.folder, run.manifest, summary, table, thresholds)
+    run.write("report.html", page(run.manifest, summary, table, thresholds))
+    run.write("metrics.json", json.dumps(summary, indent=2))
     return summary
+
+
+def _refuse_incomplete(run: Run, table: pa.Table, models: Models) -> None:
+    """The promise of a run, looked at once more: a row for each sample, and no sample twice."""
+    rows, ids = models.dataset.rows(models.split), table["sample_id"]
+    if table.num_rows != rows or len(ids.unique()) != rows:
+        raise Refused(
+            f"{run.folder}: {table.num_rows} outcomes of {len(ids.unique())} samples, where the split has {rows}: "
+            f"something else wrote into {OUTCOMES}; remove what does not belong there and run the command again"
+        )

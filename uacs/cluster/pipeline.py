@@ -4,34 +4,36 @@
 
 A block is a part from end to end, and a part's unsure samples are cut into chunks by position, so that
 the answers do not depend on timing. Features stay in the actor that reads them; the object store holds
-small answers and transcripts alone.
+small answers and transcripts alone. No more parts begin than the tally allows.
 """
 
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import ray.data
+import ray
 from ray import serve
+from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy
-from ray.exceptions import RayActorError, RayTaskError
 
 from uacs.cascade import outcomes, routing
 from uacs.cascade.routing import Verify
+from uacs.cluster.asking import Asking
+from uacs.cluster.progress import Counts, of_table
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import write_outcome
-from uacs.cluster.serving.large import DEPLOYMENT
+from uacs.data import places
+from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import BadInput
-from uacs.mllm.chunk import Chunk, ChunkAnswer, ask
-from uacs.records import NOT_ASKED, STAGES, LargeOutput, Sample, SmallOutput
+from uacs.errors import BadInput, UacsError
+from uacs.mllm.chunk import ask
+from uacs.records import Sample, SmallOutput
 
-ATTEMPTS = 2  # a replica that died is built again by Serve; its chunk goes to the next one
+SUSPECT = 3  # deaths of a UBM's worker over one part before its samples are asked one by one
+DEADLY = 2  # deaths over one of them before it is passed over
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -50,49 +52,48 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What the stages need to know: where from, where to, whom to ask, and how.
+
+    `data`, `ubm` and `out` are places that every node reaches; `app` is the large model's Serve application.
+    """
+
+    data: Place
+    ubm: str
+    out: Place
+    app: str
+    ask: Ask
+    tally: ActorHandle
+    batch_size: int
+    chunk_size: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class PartDone:
-    """What a finished part adds to the counts on the screen."""
+    """A part whose outcomes are written, and what they amount to."""
 
     part: str
-    rows: int
-    counts: dict[str, int]
-
-    @classmethod
-    def read(cls, part: str, path: Path) -> "PartDone":
-        """What a part that an earlier session wrote adds."""
-        table = pq.read_table(path)
-        return cls(part, table.num_rows, counts(table))
+    counts: Counts
 
 
-def stream(
-    parts: list[str],
-    data: Path,
-    ubm: Path,
-    out: Path,
-    app: str,
-    ask: Ask,
-    plan: Resources,
-    batch_size: int,
-    chunk_size: int,
-    threads: int,
-) -> Iterator[PartDone]:
-    """Answer `parts` and write their outcomes to `out`; yields each part once it is written, in any order."""
-    small = dict(data=str(data), ubm=str(ubm), batch_size=batch_size, threads=threads, cuda=plan.pool_gpus > 0)
-    large = dict(app=app, out=str(out), ask=ask, chunk_size=chunk_size)
+def stream(parts: list[str], work: Work, plan: Resources) -> Iterator[PartDone]:
+    """Answer `parts` and write their outcomes; yields each part once it is written, in any order."""
+    fewest, most = (min(size, len(parts)) for size in plan.pool)
     pipeline = (
         ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
         .map_batches(
             SmallStage,
-            fn_constructor_kwargs=small,
+            fn_constructor_kwargs=dict(work=work, cuda=plan.pool_gpus > 0),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(plan.pool, len(parts))),
+            compute=ActorPoolStrategy(min_size=fewest, max_size=most),
             num_cpus=plan.actor_cpus,
             num_gpus=plan.pool_gpus,
         )
         .map_batches(
             LargeStage,
-            fn_constructor_kwargs=large,
+            fn_constructor_kwargs=dict(work=work),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=min(plan.parts_in_flight, len(parts))),
@@ -100,20 +101,20 @@ def stream(
         )
     )
     for row in pipeline.iter_rows():
-        yield PartDone(row["part"], row["rows"], {name: row[name] for name in COUNTED})
+        yield PartDone(row.pop("part"), Counts(**row))
 
 
 class SmallStage:
     """A part's name in; its samples without features, with their small answers, out."""
 
-    def __init__(self, data: str, ubm: str, batch_size: int, threads: int, cuda: bool):
+    def __init__(self, work: Work, cuda: bool):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to the pool's workers alone
 
-        self.dataset = PreparedDataset(data)
+        self.dataset, self.tally = PreparedDataset(work.data), work.tally
         # an actor that cannot be built is tried again and again, with a traceback each time
         self.fault: BadInput | None = None
         try:
-            self.predictor = SmallPredictor(ubm, batch_size, "cuda" if cuda else "cpu", threads)
+            self.predictor = SmallPredictor(work.ubm, work.batch_size, "cuda" if cuda else "cpu", work.threads)
         except BadInput as error:
             self.fault = error
 
@@ -121,68 +122,79 @@ class SmallStage:
         if self.fault:
             raise self.fault
         (part,) = batch["part"].to_pylist()
+        deaths = ray.get(self.tally.begin.remote(part))
         samples = self.dataset.read(part)
-        return _to_columns(part, samples, self.predictor.predict(samples))
+        small = self._answers(part, samples, suspect=deaths >= SUSPECT)
+        self.tally.note.remote(part, {"small": len(small), "errors": sum(s.error is not None for s in small)})
+        return _to_columns(part, samples, small)
+
+    def _answers(self, part: str, samples: list[Sample], suspect: bool) -> list[SmallOutput]:
+        """All answers; one by one if the part killed its workers, or if the UBM raises over it."""
+        if suspect:
+            answers = [self._guarded(part, sample) for sample in samples]
+            ray.get(self.tally.try_alone.remote(part, None))
+            return answers
+        try:
+            return self.predictor.predict(samples)
+        except UacsError:
+            raise
+        except Exception as error:
+            answers = [self._alone(sample) for sample in samples]
+            if all(answer.error for answer in answers):
+                raise error  # no sample's fault
+            return answers
+
+    def _guarded(self, part: str, sample: Sample) -> SmallOutput:
+        """The answer to a sample that may be the one that killed its workers; that one is passed over."""
+        if ray.get(self.tally.try_alone.remote(part, sample.sample_id)) < DEADLY:
+            return self._alone(sample)
+        return _failed(sample, "the UBM's process died over it")
+
+    def _alone(self, sample: Sample) -> SmallOutput:
+        try:
+            return self.predictor.predict([sample])[0]
+        except UacsError:
+            raise
+        except Exception as error:
+            return _failed(sample, f"the UBM failed over it ({type(error).__name__}: {places.reason(error)})")
 
 
 class LargeStage:
     """A part's small answers in; its outcome file, and one row of counts out."""
 
-    def __init__(self, app: str, out: str, ask: Ask, chunk_size: int):
-        self.handle = serve.get_deployment_handle(DEPLOYMENT, app)
-        self.out, self.ask, self.chunk_size = Path(out), ask, chunk_size
+    def __init__(self, work: Work):
+        self.handle = serve.get_app_handle(work.app)
+        self.work, self.tally = work, work.tally
 
     def __call__(self, columns: pa.Table) -> pa.Table:
         part, samples, small = _from_columns(columns)
-        table = self._asked(samples, small)
-        if self.ask.decided:
-            table = outcomes.with_decision(table, self.ask.tau_small, self.ask.tau_large)
-        write_outcome(self.out / part, table)
-        return pa.Table.from_pylist([{"part": part, "rows": len(samples)} | counts(table)])
+        table, ask = self._asked(part, samples, small), self.work.ask
+        if ask.decided:
+            table = outcomes.with_decision(table, ask.tau_small, ask.tau_large)
+        write_outcome(places.within(self.work.out, part), table)
+        counts = of_table(table)
+        ray.get(self.tally.finish.remote(part, counts))
+        return pa.Table.from_pylist([{"part": part} | asdict(counts)])
 
-    def _asked(self, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:
-        u_small = np.array([s.u for s in small])
-        due = np.isfinite(u_small) if self.ask.everyone else routing.escalated(u_small, self.ask.tau_small)
-        answer = ask(samples, small, due, self.ask.tau_large, self.ask.verify, self.chunk_size, self._answers)
+    def _asked(self, part: str, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:
+        ask_, u_small = self.work.ask, np.array([s.u for s in small])
+        due = np.isfinite(u_small) if ask_.everyone else routing.escalated(u_small, ask_.tau_small)
+        sums = {"due": int(due.sum()), "asked": 0, "looked_twice": 0}
+
+        def told(asked: int, twice: int) -> None:
+            sums["asked"] += asked
+            sums["looked_twice"] += twice
+            self.tally.note.remote(part, sums)
+
+        told(0, 0)
+        answers = Asking(self.handle, told).answers
+        answer = ask(samples, small, due, ask_.tau_large, ask_.verify, self.work.chunk_size, answers)
         return outcomes.build(samples, small, answer.large, answer.verify)
 
-    def _answers(self, chunks: list[Chunk]) -> list[ChunkAnswer]:
-        responses = [self.handle.answer.remote(chunk) for chunk in chunks]
-        return [self._answer(chunk, response) for chunk, response in zip(chunks, responses, strict=True)]
 
-    def _answer(self, chunk: Chunk, response) -> ChunkAnswer:
-        """A chunk's answer; one that fails or kills its replica is halved until the culprit stands alone."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return response.result()
-            except RayTaskError as error:
-                return self._halved(chunk, error)
-            except RayActorError as error:
-                if attempt == ATTEMPTS:
-                    return self._halved(chunk, error)
-                time.sleep(attempt)
-                response = self.handle.answer.remote(chunk)
-        raise AssertionError("each attempt returns or is the last")
-
-    def _halved(self, chunk: Chunk, error: Exception) -> ChunkAnswer:
-        if len(chunk.samples) == 1:
-            last = str(error).strip().splitlines()[-1]
-            said = f"sample '{chunk.samples[0].sample_id}': the large model failed ({last})"
-            return ChunkAnswer([LargeOutput(status="unavailable", error=said)], [NOT_ASKED])
-        first, second = self._answers(chunk.halves())
-        return ChunkAnswer(first.large + second.large, first.verify + second.verify)
-
-
-COUNTED = (*STAGES, "asked", "looked_twice", "errors", "degraded")
-
-
-def counts(table: pa.Table) -> dict[str, int]:
-    """How many rows each stage settled, were asked about, and failed."""
-    stage, status = table["stage"].to_pylist(), table["status"].to_pylist()
-    asked = sum(s != NOT_ASKED.status for s in table["large_status"].to_pylist())
-    twice = sum(s != NOT_ASKED.status for s in table["verify_status"].to_pylist())
-    named = {name: stage.count(name) for name in STAGES} | {"asked": asked, "looked_twice": twice}
-    return named | {"errors": status.count("error"), "degraded": status.count("degraded")}
+def _failed(sample: Sample, why: str) -> SmallOutput:
+    said = f"sample '{sample.sample_id}': {why}; mend or remove it"
+    return SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=said)
 
 
 def _to_columns(part: str, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:

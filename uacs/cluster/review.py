@@ -12,7 +12,8 @@ from uacs.cascade.replay import Answers
 from uacs.cascade.replay import replay as route
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
-from uacs.cluster.runs import Run, refuse_other_models, write_whole
+from uacs.cluster.runs import Run, exists, read_thresholds, refuse_other_models, write_whole
+from uacs.data.places import Place
 from uacs.errors import BadInput, Refused, WrongUse
 
 
@@ -44,14 +45,14 @@ def save(folder: Path, summary: dict, thresholds: Thresholds) -> None:
     thresholds.save(folder / "thresholds.json")
 
 
-def recalibrated(run: Run, calibration: Path | None, lambda_: float | None, beta: float | None) -> Thresholds:
+def recalibrated(run: Run, calibration: Place | None, lambda_: float | None, beta: float | None) -> Thresholds:
     """Eq. 19's thresholds from the calibration that a run rests on, with another λ or β; by default with its own.
 
     The calibration is the one in the run's own folder unless another is named. It must be whole, and of
     other samples than the run's: thresholds set on what is then reported flatter it.
     """
-    folder = calibration or run.folder / "calibration"
-    if not (folder / "manifest.json").exists():
+    folder = calibration or run.place("calibration")
+    if not exists(folder):
         raise BadInput(f"{folder}: no calibration there; name the run of `uacs calibrate` by --calibration")
     found, ours = Run.open(folder), run.manifest["identity"]
     theirs = found.manifest["identity"]
@@ -60,7 +61,7 @@ def recalibrated(run: Run, calibration: Path | None, lambda_: float | None, beta
     if (theirs["split"], theirs["data"]) == (ours["split"], ours["data"]):
         raise Refused(f"{folder}: calibrated on the samples that {run.folder} reports; use one of another split")
     found.metrics()  # raises if it is not finished
-    made = Thresholds.load(folder / "thresholds.json").small
+    made = read_thresholds(found.place("thresholds.json")).small
     if made is None:
         raise BadInput(f"{folder}/thresholds.json: says nothing of λ and β, so is not a calibration's; calibrate again")
     return found.thresholds(made.lambda_ if lambda_ is None else lambda_, made.beta if beta is None else beta)
@@ -81,10 +82,10 @@ def _run_and_answer(spec: str) -> tuple[Run, str]:
     """A run and the column of its outcomes that is meant."""
     folder, colon, system = spec.rpartition(":")
     if system not in SYSTEMS:
-        if colon and (Path(folder) / "manifest.json").exists():
+        if colon and exists(folder):
             raise WrongUse(f"{spec}: expected RUN, RUN:small or RUN:large")
         folder, system = spec, "uacs"
-    run = Run.open(Path(folder))
+    run = Run.open(folder)
     run.metrics()  # raises if it is not finished
     if not np.isfinite(column(run.table(), SYSTEMS[system])).any():
         raise BadInput(f"{folder}: no sample has an answer of '{system}'; name a run that asked it")

@@ -1,66 +1,71 @@
 """A run's directory: manifest, outcome parts, and who may go on with it.
 
 manifest.json          identity (what the outcomes depend on), settings, versions, sessions
-outcomes/PART.parquet  one file a data part; its name is the proof that the part is done
-metrics.json, report.html
+outcomes/PART.parquet  one file a data part; its name is the proof that the part is done: the run's ledger
+status.json            who runs it and how far it is (`cluster/status.py`)
+metrics.json, report.html, thresholds.json
 """
 
 import json
 import os
 import platform
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from uacs import fingerprints, mllm
 from uacs.cascade import thresholds as eq19
 from uacs.cascade.thresholds import Thresholds
+from uacs.data import places
+from uacs.data.places import Place
 from uacs.data.prepare import SCRATCH
 from uacs.errors import BadInput, Refused
 from uacs.records import OUTCOME_SCHEMA
 
+OUTCOMES = "outcomes"
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in which Ray tells a job's process of its job
+
 
 class Run:
-    """A run directory, opened for writing or reading."""
+    """A run directory, a path or URI, opened for writing or reading."""
 
-    def __init__(self, folder: Path, manifest: dict):
+    def __init__(self, folder: Place, manifest: dict):
         self.folder, self.manifest = folder, manifest
 
     @classmethod
-    def begin(cls, folder: Path, identity: dict, settings: dict) -> "Run":
-        """A new run, or the one that lies there if its identity is this one; else `Refused`, with the difference."""
-        path = folder / "manifest.json"
-        if not path.exists():
+    def begin(cls, folder: Place, identity: dict, settings: dict) -> "Run":
+        """A new run, or the one that lies there if its identity is this one; else `Refused`, with the difference.
+
+        The id of a run that was submitted as a Ray job is the job's.
+        """
+        if not exists(folder):
             refuse_foreign(folder)
             versions = {name: version(name) for name in ("uacs", "ray", "torch", "transformers", "numpy")}
             manifest = {
                 "format": 1,
-                "run_id": uuid.uuid4().hex[:12],
+                "run_id": submitted() or uuid.uuid4().hex[:12],
                 "identity": identity,
                 "settings": settings,
                 "versions": versions | {"python": platform.python_version()},
                 "sessions": [],
             }
-            folder.mkdir(parents=True, exist_ok=True)
             run = cls(folder, manifest)
             run._save()
         else:
             run = cls.open(folder)
             _refuse_other(folder, run.manifest["identity"], identity)
-        (folder / "outcomes").mkdir(exist_ok=True)
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: Place) -> "Run":
         """The run that lies there; raises `BadInput` if none does."""
         try:
-            return cls(folder, json.loads((folder / "manifest.json").read_text()))
+            return cls(folder, json.loads(places.read(places.within(folder, "manifest.json"))))
         except (OSError, json.JSONDecodeError):
             raise BadInput(f"{folder}: no manifest.json there, so no run; make one with `uacs evaluate`") from None
 
@@ -69,20 +74,36 @@ class Run:
         """The id that the run's Serve application carries."""
         return self.manifest["run_id"]
 
-    def outcome(self, part: str) -> Path:
-        """Where the outcomes of a data part belong."""
-        return self.folder / "outcomes" / part
+    def place(self, name: str) -> str:
+        """Where a file of the run belongs."""
+        return places.within(self.folder, name)
 
-    def missing(self, parts: list[str]) -> list[str]:
-        """The parts that are not done yet, in order."""
-        return [part for part in parts if not self.outcome(part).exists()]
+    def outcome(self, part: str) -> str:
+        """Where the outcomes of a data part belong."""
+        return self.place(f"{OUTCOMES}/{part}")
+
+    def done(self) -> set[str]:
+        """The parts whose outcomes are written."""
+        return places.files_under(self.place(OUTCOMES), ".parquet")
 
     def table(self) -> pa.Table:
         """All outcomes so far, sorted by sample id."""
-        files = sorted((self.folder / "outcomes").glob("*.parquet"))
-        if not files:
+        if not (done := self.done()):
             raise BadInput(f"{self.folder}: no outcomes yet; run the command that began it again")
-        return pa.concat_tables(pq.read_table(f, schema=OUTCOME_SCHEMA) for f in files).sort_by("sample_id")
+        return self.rows(done, OUTCOME_SCHEMA.names).sort_by("sample_id")
+
+    def rows(self, parts: Iterable[str], columns: list[str]) -> pa.Table:
+        """Columns of the outcomes of some parts, in the parts' order."""
+        schema = pa.schema([OUTCOME_SCHEMA.field(name) for name in columns])
+        filesystem, folder = places.resolve(self.place(OUTCOMES))
+        files = [f"{folder}/{part}" for part in sorted(parts)]
+        if not files:
+            return schema.empty_table()
+        try:
+            return ds.dataset(files, schema, format="parquet", filesystem=filesystem).to_table()
+        except (OSError, pa.ArrowInvalid) as error:
+            mend = "remove that part and run the command that began it again"
+            raise BadInput(f"{self.folder}: outcomes that cannot be read ({places.reason(error)}); {mend}") from None
 
     def thresholds(self, lambda_: float, beta: float) -> Thresholds:
         """Both thresholds by Eq. 18-19, from the outcomes of a run that asked both models about everything."""
@@ -96,30 +117,53 @@ class Run:
 
     def metrics(self) -> dict:
         """metrics.json; raises `BadInput` if the run is not finished."""
-        try:
-            return json.loads((self.folder / "metrics.json").read_text())
-        except OSError:
-            raise BadInput(
-                f"{self.folder}: no metrics.json: the run is not finished; start it again to go on"
-            ) from None
+        if (text := self.read("metrics.json")) is None:
+            mend = "start it again to go on"
+            raise BadInput(f"{self.folder}: no metrics.json: the run is not finished; {mend}")
+        return json.loads(text)
 
-    @contextmanager
-    def session(self) -> Iterator[dict]:
-        """Note how long a session took and how many parts it did, however it ends."""
-        session, started = {"seconds": 0.0, "parts": 0}, time.perf_counter()
-        self.manifest["sessions"].append(session)
+    def read(self, name: str) -> str | None:
+        """A text file of the run; None if it is not there."""
         try:
-            yield session
-        finally:
-            session["seconds"] = time.perf_counter() - started
-            self._save()
+            return places.read(self.place(name)).decode()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file of the run whole or not at all."""
+        places.write(self.place(name), (text.rstrip("\n") + "\n").encode())
+
+    def add_session(self, seconds: float, written: int) -> None:
+        """Note how long a session took and how many samples' outcomes it wrote."""
+        self.manifest["sessions"].append({"seconds": seconds, "written": written})
+        self._save()
 
     def wall(self) -> float:
-        """Wall seconds of all sessions, but for those that were killed."""
+        """Wall seconds of all sessions; of one that was killed, until the last that was heard of it."""
         return sum(session["seconds"] for session in self.manifest["sessions"])
 
     def _save(self) -> None:
-        write_whole(self.folder / "manifest.json", json.dumps(self.manifest, indent=2))
+        self.write("manifest.json", json.dumps(self.manifest, indent=2))
+
+
+def submitted() -> str | None:
+    """The id under which this process was submitted as a Ray job; None if it was not."""
+    return json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata", {}).get("job_submission_id")
+
+
+def exists(folder: Place) -> bool:
+    """Whether a run lies there."""
+    return places.is_file(places.within(folder, "manifest.json"))
+
+
+def read_thresholds(place: Place) -> Thresholds:
+    """thresholds.json, at a path or URI; raises `BadInput` that names the file and the field."""
+    try:
+        return Thresholds.read(places.read(place).decode(), place)
+    except OSError as error:
+        raise BadInput(
+            f"{place}: no thresholds there ({places.reason(error)}); make some with `uacs calibrate`"
+        ) from None
 
 
 def refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
@@ -142,38 +186,28 @@ def _asking(identity: dict) -> str:
     return fingerprints.of_settings({key: identity.get(key) for key in ASKING})
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Place) -> None:
     """Refuse a folder that holds something else than a run."""
-    if folder.exists() and not folder.is_dir():
+    if places.is_file(folder):
         raise Refused(f"{folder}: a file lies there; name a folder")
-    if (
-        folder.exists()
-        and not (folder / "manifest.json").exists()
-        and any(folder.iterdir())
-        and not _only_scratch(folder)
-    ):
+    found = {name for name in places.names_in(folder) if not name.startswith(places.ASIDE)}
+    if not exists(folder) and found - {SCRATCH, f".{SCRATCH}.partial", "calibration"}:
         raise Refused(f"{folder}: not empty and not a run; name a new --out")
 
 
-def write_outcome(path: Path, table: pa.Table) -> None:
-    """Write an outcome part aside and rename it: a reader sees the whole part or none."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, aside, compression="zstd")
-    os.replace(aside, path)
+def write_outcome(place: Place, table: pa.Table) -> None:
+    """Write an outcome part: a reader sees the whole part or none."""
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content, compression="zstd")
+    places.write(place, content.getvalue())
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text + "\n")
-    os.replace(aside, path)
+    places.write(path, (text.rstrip("\n") + "\n").encode())
 
 
-def _only_scratch(folder: Path) -> bool:
-    return {path.name for path in folder.iterdir()} <= {SCRATCH, f".{SCRATCH}.partial", "calibration"}
-
-
-def _refuse_other(folder: Path, made: dict, now: dict) -> None:
+def _refuse_other(folder: Place, made: dict, now: dict) -> None:
     for key in sorted(made.keys() | now.keys()):
         if made.get(key) != now.get(key):
             was, is_now = made.get(key), now.get(key)

@@ -2,31 +2,37 @@
 
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from uacs.data import places
+from uacs.data.faults import Unusable
 from uacs.data.places import Place
-from uacs.errors import BadInput
+from uacs.data.source import finite
+from uacs.errors import BadInput, shown
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Features by sample id, each (T, size) float32, and the name of what computed them."""
+    """Features by sample id, each (T, size) float32, and the name of what computed them.
+
+    `faults` says by sample id why there are none that can be used.
+    """
 
     path: Path
     extractor: str
     size: int
     by_id: dict[str, np.ndarray]
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 def read_features(path: Path, modality: str) -> FeatureFile:
     """Read `ids` (N,) and `modality` (N, size) or (N, T, size), optionally `MODALITY_lengths` (N,).
 
     A two-dimensional array is one step a sample. The extractor is the file's `extractor` entry where
-    it has one, else the file's own name. Raises `BadInput` naming file and sample.
+    it has one, else the file's own name. Raises `BadInput` naming file and sample, if no sample's can be used.
     """
     arrays = _load(path)
     missing = [name for name in ("ids", modality) if name not in arrays]
@@ -37,21 +43,33 @@ def read_features(path: Path, modality: str) -> FeatureFile:
         raise BadInput(
             f"{path}: {modality} is {features.dtype} {features.shape}; expected numbers ({len(ids)}, T, size)"
         )
-    features = features.astype(np.float32).reshape(len(ids), -1, features.shape[-1])
+    with np.errstate(over="ignore"):  # what overflows is found with the other infinities
+        features = features.astype(np.float32).reshape(len(ids), -1, features.shape[-1])
     lengths = arrays.get(f"{modality}_lengths", np.full(len(ids), features.shape[1]))
+    if lengths.shape != ids.shape or lengths.dtype.kind not in "fiu":
+        raise BadInput(f"{path}: {modality}_lengths is {lengths.dtype} {lengths.shape}; expected one number an id")
     by_id: dict[str, np.ndarray] = {}
-    for sample_id, steps, length in zip(ids, features, lengths, strict=True):
-        where = f"{path}, sample '{sample_id}'"
-        if sample_id in by_id:
+    faults: dict[str, str] = {}
+    refusal = ""
+    for sample_id, steps, length in zip(ids.tolist(), features, lengths, strict=True):
+        where = f"{path}, sample '{shown(sample_id)}'"
+        if sample_id in by_id or sample_id in faults:
             raise BadInput(f"{where}: stands there twice; keep one row for each sample")
-        steps = steps[: int(length)]
-        if bad := int((~np.isfinite(steps)).sum()):
-            raise BadInput(f"{where}: {bad} of {steps.size} numbers are NaN or infinite; mend or leave out the sample")
-        if not len(steps):
-            raise BadInput(f"{where}: {modality} has 0 steps; leave the sample out to run it without {modality}")
-        by_id[sample_id] = steps
+        try:
+            by_id[sample_id] = finite(_cut(steps, length, modality), modality)
+        except Unusable as error:
+            faults[sample_id] = f"{error.fault} in {path}"
+            refusal = refusal or f"{where}: {error.fault}; {error.mend}"
+    if refusal and not by_id:
+        raise BadInput(refusal)
     extractor = str(arrays["extractor"]) if "extractor" in arrays else path.stem
-    return FeatureFile(path, extractor, features.shape[-1], by_id)
+    return FeatureFile(path, extractor, features.shape[-1], by_id, faults)
+
+
+def _cut(steps: np.ndarray, length: float, modality: str) -> np.ndarray:
+    if not 0 <= length <= len(steps) or length % 1:
+        raise Unusable(f"{modality} has a length of {length}, of {len(steps)} steps", "give the steps it has")
+    return steps[: int(length)]
 
 
 def read_npy(place: Place, most: int) -> np.ndarray:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from uacs.data import places, unpickle
-from uacs.data.prepared import MODALITIES, FeatureInfo
-from uacs.data.source import identifier, score, sequence
+from uacs.data.faults import Faults, Unusable
+from uacs.data.prepared import MODALITIES, UNIMODAL, FeatureInfo
+from uacs.data.source import identifier, label, sequence, words
 from uacs.data.unpickle import Array
 from uacs.errors import BadInput, shown
 from uacs.records import Sample
@@ -49,6 +50,7 @@ class MmsaPickle:
         self.features = self._sizes(dataset, extractor)
         self.provides = set(self.features)
         self.notes: list[str] = []
+        self._faults = Faults()
         self._unheard = dict.fromkeys(self.features, 0)  # samples with -inf, the logarithm of silence
         self._named, self._found = clips is not None, 0
         folders = [clips] if clips else [path.parent / "Raw", path.parent.parent / "Raw"]
@@ -69,6 +71,7 @@ class MmsaPickle:
                         )
                     seen[sample.sample_id] = name
                     yield sample
+        self.notes += self._faults.settle()
         self.notes += [
             f"{modality} of {count} samples has -inf; 0 stands there, as in MMSA"
             for modality, count in self._unheard.items()
@@ -85,28 +88,49 @@ class MmsaPickle:
             self._found += clip in self._footage
             where = f"{split.where}, sample '{sample_id}'"
             features = {
-                modality: self._sequence(modality, rows[i - start], split.length(modality, i), sample_id)
+                modality: self._sequence(modality, rows[i - start], split, i, sample_id)
                 for modality, rows in arrays.items()
             }
-            unimodal = {m: score(values[i], self.score_range, where) for m, values in split.unimodal.items()}
+            unimodal = {m: self._label(v[i], UNIMODAL[m], sample_id, where) for m, v in split.unimodal.items()}
             yield Sample(
                 sample_id=sample_id,
-                text=_text(split.texts[i], where) if split.texts is not None else None,
+                text=self._text(split.texts[i], sample_id, where) if split.texts is not None else None,
                 clip=places.within(self.clips, clip) if self.clips and clip in self._footage else None,
-                label=None if split.labels is None else score(split.labels[i], self.score_range, where),
+                label=None if split.labels is None else self._label(split.labels[i], "label", sample_id, where),
                 split=split.name,
                 unimodal={m: value for m, value in unimodal.items() if value is not None},
                 **features,
             )
 
-    def _sequence(self, modality: str, steps: np.ndarray, length: int, sample_id: str) -> np.ndarray | None:
+    def _label(self, value: Any, column: str, sample_id: str, where: str) -> float | None:
+        return label(value, column, self.score_range, sample_id, where, self._faults)
+
+    def _text(self, value: Any, sample_id: str, where: str) -> str | None:
+        if value is not None and not isinstance(value, str | bytes):
+            error = Unusable(f"raw_text is a {type(value).__name__}", "expected words")
+            self._faults.lost("raw_text", sample_id, where, error, "kept without text")
+            return None
+        self._faults.used("raw_text")
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+        if isinstance(value, bytes) and text.encode() != value:
+            self._faults.notes.add(sample_id, "raw_text has bytes that are not UTF-8", "U+FFFD stands there")
+        return words(text, sample_id, self._faults.notes)
+
+    def _sequence(
+        self, modality: str, steps: np.ndarray, split: "_Split", row: int, sample_id: str
+    ) -> np.ndarray | None:
+        try:
+            length = split.length(modality, row)
+        except Unusable as error:
+            where = f"{split.where}, sample '{sample_id}'"
+            self._faults.lost(modality, sample_id, where, error, f"kept without {modality}")
+            return None
+        self._faults.used(modality)
         steps = steps.reshape(-1, steps.shape[-1])[:length]
         if (unheard := steps == -np.inf).any():
             self._unheard[modality] += 1
             steps = np.where(unheard, 0, steps)
-        values, note = sequence(steps, sample_id, modality)
-        self.notes += [note] if note else []
-        return values
+        return sequence(steps, sample_id, modality, self._faults.notes)
 
     def _sizes(self, dataset: str, extractor: str | None) -> dict[str, FeatureInfo]:
         """Features that nobody names are known by dataset and alignment: MMSA has one way to make each."""
@@ -158,7 +182,7 @@ class _Split:
         return all(lengths is None for lengths in self.lengths.values())
 
     def length(self, modality: str, row: int) -> int:
-        """The steps of a row that are not padding."""
+        """The steps of a row that are not padding; raises `Unusable` for a length that cannot be."""
         shape, lengths = self.arrays[modality].shape, self.lengths[modality]
         most = shape[1] if len(shape) == 3 else 1
         steps = self.tokens if lengths is None else lengths
@@ -169,10 +193,7 @@ class _Split:
             isinstance(length, float | np.floating) and length == length // 1
         )
         if not whole or not 0 <= length <= most:
-            sample = shown(self.ids[row])
-            raise BadInput(
-                f"{self.where}, sample '{sample}': {modality} has a length of {shown(length)}, of {most} steps"
-            )
+            raise Unusable(f"{modality} has a length of {shown(length)}, of {most} steps", "give the steps it has")
         return int(length)
 
     def _listed(self, content: dict, key: str) -> Column | None:
@@ -235,14 +256,8 @@ def _names(value: Any, where: str) -> tuple[str, str]:
     return name.replace(JOINT, "_"), f"{video}/{clip}.mp4"
 
 
-def _text(value: Any, where: str) -> str | None:
-    if value is not None and not isinstance(value, str | bytes):
-        raise BadInput(f"{where}: raw_text is a {type(value).__name__}; expected words")
-    return _str(value).strip() or None if value is not None else None
-
-
 def _str(value: Any) -> str:
-    """Text that a table can hold: of bytes and of halves of characters what can be read."""
+    """An id's text that a table can hold: of bytes and of halves of characters what can be read."""
     return (
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).encode(errors="replace").decode()
     )

@@ -1,7 +1,9 @@
 """Files here or wherever pyarrow reaches: a path, or a URI such as s3://bucket/mosi/label.csv."""
 
 import posixpath
+import time
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
@@ -9,6 +11,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from uacs.errors import BadInput, shown
 
 Place = str | Path
+ASIDE = ".aside-"
 
 
 def is_uri(place: Place) -> bool:
@@ -39,6 +42,31 @@ def open_stream(place: Place) -> pa.NativeFile:
     return filesystem.open_input_stream(path)
 
 
+def read(place: Place) -> bytes:
+    """All of a file; the OSError of one that is not there is the caller's."""
+    with open_file(place) as file:
+        return file.read()
+
+
+def write(place: Place, content: bytes) -> None:
+    """Write a file whole or not at all, whoever else writes it: aside, then renamed. Its folder is made."""
+    filesystem, path = resolve(place)
+    folder, name = posixpath.split(path)
+    filesystem.create_dir(folder or ".", recursive=True)
+    aside = posixpath.join(folder, f"{ASIDE}{name}.{uuid4().hex}")
+    with filesystem.open_output_stream(aside) as file:
+        file.write(content)
+    filesystem.move(aside, path)
+
+
+def clear_asides(folder: Place, older: float = 3600.0) -> None:
+    """Remove what `write` left in a folder when it was killed, so many seconds ago or more."""
+    filesystem, path = resolve(folder)
+    for info in filesystem.get_file_info(FileSelector(path, allow_not_found=True)):
+        if info.base_name.startswith(ASIDE) and (info.mtime_ns or 0) / 1e9 < time.time() - older:
+            filesystem.delete_file(info.path)
+
+
 def is_file(place: Place) -> bool:
     """Whether a file lies there."""
     return _type(place) == FileType.File
@@ -63,6 +91,18 @@ def within(folder: Place, name: str) -> str:
     return posixpath.join(path, name) + options
 
 
+def absolute(place: Place) -> Place:
+    """The same for a process with another working directory."""
+    return place if is_uri(place) else Path(place).absolute()
+
+
+def normal(place: Place) -> str:
+    """The same without `..` on the way."""
+    path, options = _cut(place)
+    scheme, mark, rest = path.rpartition("://")
+    return scheme + mark + posixpath.normpath(rest) + options
+
+
 def ends(place: Place, *suffixes: str) -> bool:
     """Whether a place's name has one of those endings."""
     return _cut(place)[0].endswith(suffixes)
@@ -82,6 +122,12 @@ def files_under(folder: Place, suffix: str) -> set[str]:
         raise BadInput(f"{folder}: cannot be listed ({reason(error)}); name a folder that you may read") from None
     names = (info.path for info in found if info.type == FileType.File and info.path.endswith(suffix))
     return {posixpath.relpath(name, path) for name in names}
+
+
+def names_in(folder: Place) -> set[str]:
+    """The names of what lies in a folder; none if there is no such folder."""
+    filesystem, path = resolve(folder)
+    return {info.base_name for info in filesystem.get_file_info(FileSelector(path, allow_not_found=True))}
 
 
 def reason(error: Exception) -> str:

@@ -76,16 +76,23 @@ def prepare(source: Place, out: Path, settings: PrepareSettings, progress: Progr
     return PreparedDataset(out)
 
 
+def is_prepared(place: Place) -> bool:
+    """Whether a prepared dataset lies there."""
+    return places.is_file(places.within(place, "dataset.json"))
+
+
 def open_dataset(
-    place: Place, out: Path, settings: PrepareSettings | None = None, progress: Progress | None = None
+    place: Place, out: Place, settings: PrepareSettings | None = None, progress: Progress | None = None
 ) -> PreparedDataset:
     """A prepared folder as it is; anything else that `prepare` takes is first prepared into a folder under `out`.
 
     What an earlier call prepared there is made anew, since the raw files may have changed.
     """
-    if not places.is_uri(place) and (Path(place) / "dataset.json").exists():
-        return PreparedDataset(Path(place))
-    settings = settings or PrepareSettings()
+    if is_prepared(place):
+        return PreparedDataset(place)
+    if places.is_uri(out):
+        raise Refused(f"{place}: not prepared, and {out} is no place to prepare it in; `uacs prepare` it first")
+    out, settings = Path(out), settings or PrepareSettings()
     name, like = dataset_of(place, settings)
     open_source(place, name, like, settings)  # what cannot be read is refused before anything is removed
     scratch = out / SCRATCH

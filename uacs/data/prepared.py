@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from uacs import datasets, fingerprints
+from uacs.data import places
+from uacs.data.places import Place
 from uacs.errors import BadInput, WrongUse
 from uacs.records import Sample
 
@@ -70,13 +72,13 @@ class DatasetInfo(BaseModel):
 
 
 class PreparedDataset:
-    """A prepared folder, opened for reading."""
+    """A prepared folder, a path or URI, opened for reading."""
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        path = self.folder / "dataset.json"
+    def __init__(self, folder: Place):
+        self.folder: Place = folder if places.is_uri(folder) else Path(folder)
+        path = places.within(folder, "dataset.json")
         try:
-            self.info = DatasetInfo.model_validate(json.loads(path.read_text()))
+            self.info = DatasetInfo.model_validate(json.loads(places.read(path)))
             datasets.kind(self.info.like)
         except OSError:
             raise BadInput(f"{folder}: no dataset.json there; make one with `uacs prepare SOURCE {folder}`") from None
@@ -99,13 +101,15 @@ class PreparedDataset:
 
     def read(self, part: str) -> list[Sample]:
         """The samples of one part, in order."""
+        path = places.within(self.folder, part)
         try:
-            table = pq.read_table(self.folder / part)
+            with places.open_file(path) as file:
+                table = pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
-            raise BadInput(f"{self.folder / part}: cannot be read ({_first_line(error)}); prepare again") from None
+            raise BadInput(f"{path}: cannot be read ({_first_line(error)}); prepare again") from None
         if table.num_rows != self.info.parts[part].rows:
             expected = self.info.parts[part].rows
-            raise BadInput(f"{self.folder / part}: {table.num_rows} rows where dataset.json says {expected}")
+            raise BadInput(f"{path}: {table.num_rows} rows where dataset.json says {expected}")
         return _samples(table, self.folder)
 
     def samples(self, split: str) -> Iterator[Sample]:
@@ -147,7 +151,7 @@ def write_part(folder: Path, name: str, samples: list[Sample]) -> PartInfo:
     return PartInfo(rows=len(samples), sha256=checksum)
 
 
-def _samples(table: pa.Table, folder: Path) -> list[Sample]:
+def _samples(table: pa.Table, folder: Place) -> list[Sample]:
     columns = {name: table[name].to_pylist() for name in ("sample_id", "split", "text", "label")}
     columns |= {modality: _sequences(table, modality) for modality in MODALITIES}
     clips = table["clip"].to_pylist() if "clip" in table.column_names else [None] * table.num_rows
@@ -181,8 +185,10 @@ def _relative(clip: str | None, folder: Path) -> str | None:
     return os.path.relpath(path, base) if path.is_relative_to(base.parent) else str(path)
 
 
-def _absolute(clip: str | None, folder: Path) -> str | None:
-    return clip if clip is None or "://" in clip else os.path.normpath(folder.absolute() / clip)
+def _absolute(clip: str | None, folder: Place) -> str | None:
+    if clip is None or "://" in clip or os.path.isabs(clip):
+        return clip
+    return places.normal(places.within(places.absolute(folder), clip))
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ A row comes as a place to name it by (`line 7`, `row 7`) and a dictionary of the
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,9 @@ MOST_NUMBERS = 2**27  # of a sample in one modality: hours, and a file of 1 kB c
 
 DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # what pyarrow raises for it
 
+CUT_HALF = re.compile(rb"\xed[\xa0-\xbf]?\Z")
+"""The beginning of a surrogate's three bytes, which some programs write as UTF-8."""
+
 Row = dict[str, Any]
 
 
@@ -35,7 +39,7 @@ def open_rows(place: Place) -> "CsvRows | ParquetRows":
 
 
 class CsvRows:
-    """Rows of a CSV file: strings, None where empty."""
+    """Rows of a CSV file: strings, None where empty; halves of characters are in them as they stand there."""
 
     count = None
 
@@ -66,7 +70,7 @@ def _csv_lines(place: Place) -> Iterator[tuple[int, list[str]]]:
     line = 1
     csv.field_size_limit(LONGEST_FIELD)
     try:
-        with places.open_stream(place) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        with places.open_stream(place) as file, _text(file) as text:
             reader = csv.reader(text, strict=True)
             while (fields := next(reader, None)) is not None:
                 if len(fields) > 1 or "".join(fields).strip():
@@ -81,6 +85,28 @@ def _csv_lines(place: Place) -> Iterator[tuple[int, list[str]]]:
         raise BadInput(f"{place}, line {line}: not a CSV file ({places.reason(error)}); {mend}") from None
     except (OSError, pa.ArrowException) as error:
         raise BadInput(f"{place}: cannot be read ({places.reason(error)}); copy or make it anew") from None
+
+
+def _text(file: pa.NativeFile) -> io.TextIOWrapper:
+    return io.TextIOWrapper(_WholeHalves(file), encoding="utf-8-sig", errors="surrogatepass", newline="")
+
+
+class _WholeHalves(io.BufferedIOBase):
+    """A stream of which no read ends within a surrogate: Python's decoder would not wait for its last bytes."""
+
+    name = "a table"
+
+    def __init__(self, file: pa.NativeFile):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        while CUT_HALF.search(data[-2:]) and (more := self._file.read(1)):
+            data += more
+        return data
 
 
 class ParquetRows:
@@ -182,13 +208,22 @@ def _row(batch: pa.RecordBatch, i: int, column: dict[str, str], where: str) -> R
 def _value(cell: pa.Scalar) -> Any:
     """Plain values as Python's; lists of numbers as float arrays, lists of such lists as (T, size)."""
     if not cell.is_valid or not _is_list(cell.type):
-        return cell.as_py()
+        return _plain(cell)
     if not _is_list(cell.type.value_type):
         return _numbers(cell.values)
     sizes = set(cell.values.value_lengths().unique().to_pylist()) or {0}
     if len(sizes) > 1 or None in sizes:
         return np.empty((0, 0, 0), np.float32)  # ragged: no sequence of steps, and said to be none
     return _numbers(cell.values.flatten()).reshape(len(cell.values), sizes.pop())
+
+
+def _plain(cell: pa.Scalar) -> Any:
+    """A value as Python's, halves of characters as they stand there; `UnicodeDecodeError` for what is no UTF-8."""
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        text = cell.value if isinstance(cell, pa.DictionaryScalar) else cell
+        return text.as_buffer().to_pybytes().decode("utf-8", "surrogatepass")
 
 
 def _numbers(values: pa.Array) -> np.ndarray:

@@ -12,7 +12,8 @@ Raw/video_id/clip_id.mp4, and for CH-SIMS `label_T, label_A, label_V`. Any other
     audio, vision        Parquet: the numbers (T, size), nested or flat with `audio_steps`;
                          either: path or URI of a .npy file
 
-Paths are relative to the table's folder, which a folder of Parquet files is itself.
+Paths are relative to the table's folder, which a folder of Parquet files is itself. A cell that cannot be used
+costs its sample that cell, and a note says so; ids, splits and the table's own form must be right.
 """
 
 from collections.abc import Iterator
@@ -21,11 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from uacs.data import places
+from uacs.data.faults import Faults, Unusable, Widths
 from uacs.data.features import read_npy
 from uacs.data.places import Place
 from uacs.data.prepared import MODALITIES, SPLITS, UNIMODAL, FeatureInfo
 from uacs.data.rows import MOST_NUMBERS, Row, open_rows
-from uacs.data.source import identifier, score, sequence
+from uacs.data.source import identifier, label, sequence, whole, words
 from uacs.errors import BadInput, WrongUse, shown
 from uacs.records import Sample
 
@@ -82,6 +84,8 @@ class Table:
         self._clips_named = clips is not None
         self._clips = str(clips or places.beside(self._home, "Raw"))
         self._footage = self._found()
+        self._faults = Faults()
+        self._widths = {m: Widths(m, str(place)) for m in MODALITIES}
 
     def __iter__(self) -> Iterator[Sample]:
         seen: dict[str, str] = {}
@@ -96,8 +100,17 @@ class Table:
             yield self._sample(sample_id, row, where)
         if not seen:
             raise BadInput(f"{self.place}: no rows; nothing to prepare")
+        self._settle()
         if self._clips_named and not filmed:
             self.notes.append(f"0 of {len(seen)} samples have a clip in {self._clips}")
+
+    def _settle(self) -> None:
+        """What all rows together say: each modality's size, and the notes on samples."""
+        for modality, widths in self._widths.items():
+            if widths.known:
+                size = widths.settle(self._faults.notes)
+                self.features[modality] = FeatureInfo(size=size, extractor=self._extractor)
+        self.notes += self._faults.settle()
 
     def _found(self) -> set[str]:
         """The clips that samples may have by their ids: no other file is ever looked for, whatever an id says."""
@@ -118,20 +131,24 @@ class Table:
         split = row.get("split", "test")
         if split not in SPLITS:
             raise BadInput(f"{where}: {shown(self.column['split'])} '{shown(split)}' is not one of {', '.join(SPLITS)}")
-        unimodal = {m: score(row.get(column), self.score_range, where) for m, column in UNIMODAL.items()}
+        unimodal = {m: self._label(column, row, sample_id, where) for m, column in UNIMODAL.items()}
+        notes = self._faults.notes
         return Sample(
             sample_id=sample_id,
-            text=str(row.get("text") or "").strip() or None,
-            clip=self._clip(row),
-            label=score(row.get("label"), self.score_range, where),
+            text=words(str(row["text"] or ""), sample_id, notes) if "text" in row else None,
+            clip=self._clip(row, sample_id),
+            label=self._label("label", row, sample_id, where),
             split=split,
             unimodal={m: value for m, value in unimodal.items() if value is not None},
             **{m: self._features(m, row, sample_id, where) for m in MODALITIES},
         )
 
-    def _clip(self, row: Row) -> str | None:
+    def _label(self, column: str, row: Row, sample_id: str, where: str) -> float | None:
+        return label(row.get(column), column, self.score_range, sample_id, where, self._faults)
+
+    def _clip(self, row: Row, sample_id: str) -> str | None:
         if row.get("clip"):
-            return places.beside(self._home, str(row["clip"]))
+            return places.beside(self._home, whole(str(row["clip"]), "clip", sample_id, self._faults.notes))
         name = self._name(row)
         return places.within(self._clips, name) if name in self._footage else None
 
@@ -139,37 +156,40 @@ class Table:
         return f"{row.get('video_id')}/{row.get('clip_id')}.mp4"
 
     def _features(self, modality: str, row: Row, sample_id: str, where: str) -> np.ndarray | None:
-        values, steps = row.get(modality), row.get(f"{modality}_steps")
-        if values is None:
+        if row.get(modality) is None:
             return None
-        if isinstance(values, str):
-            values = self._npy(values, f"{where}: {modality} {shown(values)}")
-        elif steps is not None:
-            values = _stepped(values, steps, f"{where}: {modality}")
-        if values.ndim not in (1, 2) or values.dtype.kind not in "fiu":
-            raise BadInput(f"{where}: {modality} is not a sequence of steps with equally many numbers each")
-        if values.size > MOST_NUMBERS:
-            raise BadInput(f"{where}: {modality} has {values.size} numbers, more than {MOST_NUMBERS}; cut it in pieces")
-        values = values if values.ndim == 2 or not len(values) else values[None]
+        try:
+            values = self._read(modality, row[modality], row.get(f"{modality}_steps"))
+        except Unusable as error:
+            self._faults.lost(modality, sample_id, where, error, f"kept without {modality}")
+            return None
+        self._faults.used(modality)
         if len(values):
-            self._check_size(modality, values.shape[1], where)
-        values, note = sequence(values, shown(sample_id), modality)
-        self.notes += [note] if note else []
+            self._widths[modality].add(values.shape[1], sample_id)
+        return sequence(values, sample_id, modality, self._faults.notes)
+
+    def _read(self, modality: str, values: np.ndarray | str, steps: float | None) -> np.ndarray:
+        """A cell as (steps, size); raises `Unusable` for what is no such thing."""
+        if isinstance(values, str):
+            values = self._npy(modality, values)
+        elif steps is not None:
+            values = _stepped(modality, values, steps)
+        if values.ndim not in (1, 2) or values.dtype.kind not in "fiu":
+            fault = f"{modality} is not a sequence of steps with equally many numbers each"
+            raise Unusable(fault, "give it one, or leave it empty")
+        if values.size > MOST_NUMBERS:
+            raise Unusable(f"{modality} has {values.size} numbers, more than {MOST_NUMBERS}", "cut it in pieces")
+        values = values if values.ndim == 2 or not len(values) else values[None]
+        if len(values) and not values.shape[1]:
+            raise Unusable(f"{modality} has 0 numbers a step", "give it numbers, or leave it empty")
         return values
 
-    def _npy(self, name: str, where: str) -> np.ndarray:
+    def _npy(self, modality: str, name: str) -> np.ndarray:
         try:
             return read_npy(places.beside(self._home, name), MOST_NUMBERS)
         except (OSError, ValueError) as error:
-            reason = places.reason(error)
-            raise BadInput(f"{where} is not a .npy file of numbers ({reason}); write it with numpy.save") from None
-
-    def _check_size(self, modality: str, size: int, where: str) -> None:
-        if not size:
-            raise BadInput(f"{where}: {modality} has 0 numbers a step; give it numbers, or leave it empty")
-        known = self.features.setdefault(modality, FeatureInfo(size=size, extractor=self._extractor))
-        if size != known.size:
-            raise BadInput(f"{where}: {modality} has {size} numbers a step, those before {known.size}")
+            fault = f"{modality} {shown(name)} is not a .npy file of numbers ({places.reason(error)})"
+            raise Unusable(fault, "write it with numpy.save") from None
 
 
 def _columns(place: Place, there: list[str], named: dict[str, str]) -> dict[str, str]:
@@ -192,11 +212,12 @@ def _columns(place: Place, there: list[str], named: dict[str, str]) -> dict[str,
     return column
 
 
-def _stepped(values: np.ndarray, steps: float, where: str) -> np.ndarray:
+def _stepped(modality: str, values: np.ndarray, steps: float) -> np.ndarray:
     """Flat numbers as (steps, size); nested ones have their steps already."""
     if steps == 0:
         return np.empty((0, 0), np.float32)
-    whole = 0 < steps <= values.size and steps % 1 == 0
-    if not whole or values.size % steps or (values.ndim > 1 and len(values) != steps):
-        raise BadInput(f"{where}_steps {steps} does not divide its {values.size} numbers; give how many steps it has")
+    fits = 0 < steps <= values.size and steps % 1 == 0
+    if not fits or values.size % steps or (values.ndim > 1 and len(values) != steps):
+        fault = f"{modality}_steps {steps} does not divide its {values.size} numbers"
+        raise Unusable(fault, "give how many steps it has")
     return values.reshape(int(steps), -1)

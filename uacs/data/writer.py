@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data.faults import SampleNotes
 from uacs.data.features import FeatureFile
 from uacs.data.media import decode
 from uacs.data.prepared import PART_ROWS, FeatureInfo, PartInfo, write_part
@@ -30,6 +31,7 @@ class PartWriter:
         self.out, self.files, self.computed, self.processes = out, files, computed, processes
         self.parts: dict[str, PartInfo] = {}
         self.notes: list[str] = []
+        self._samples = SampleNotes()
         self.written, self.largest_label = 0, 0.0
         self.unlabelled: dict[str, int] = {}
         self._waiting: dict[str, list[Sample]] = {}
@@ -74,6 +76,7 @@ class PartWriter:
         """Write what is left; raises `BadInput` for a feature file of which no id was ever met."""
         for split in sorted(self._waiting):
             self._write(split)
+        self.notes += self._samples.lines()
         some = {split: count for split, count in self.unlabelled.items() if count}
         self.notes += [f"{count} samples of split {split} have no label" for split, count in some.items()]
         for modality, file in self.files.items():
@@ -94,6 +97,8 @@ class PartWriter:
         found: dict[str, Any] = {m: file.by_id.get(sample.sample_id) for m, file in self.files.items()}
         for modality, values in found.items():
             self._joined[modality] += values is not None
+            if fault := self.files[modality].faults.get(sample.sample_id):
+                self._samples.add(sample.sample_id, fault, f"kept without {modality}")
         return replace(sample, **found)
 
     def _write(self, split: str) -> None:
@@ -101,7 +106,7 @@ class PartWriter:
         for s in samples:
             self.unlabelled[split] = self.unlabelled.get(split, 0) + (s.label is None)
             if s.text is None and s.audio is None and s.vision is None and s.clip is None:
-                self.notes.append(f"sample '{s.sample_id}': no text, features or clip; nobody can answer it")
+                self._samples.add(s.sample_id, "no text, features or clip", "nobody can answer it")
         name = f"{split}-{sum(part.startswith(f'{split}-') for part in self.parts):05d}.parquet"
         self.parts[name] = write_part(self._aside, name, samples)
         self.written += len(samples)
@@ -111,7 +116,10 @@ class PartWriter:
             return samples
         self._extracted = True
         results = list(self._mapped(samples))
-        self.notes += [note for _, note in results if note]
+        then = f"kept without {' and '.join(self.computed)}"
+        for sample, fault in results:
+            if fault:
+                self._samples.add(sample.sample_id, fault, then)
         return [sample for sample, _ in results]
 
     def _mapped(self, samples: list[Sample]) -> Iterable[tuple[Sample, str | None]]:
@@ -134,7 +142,7 @@ def _extracted(sample: Sample, modalities: list[str]) -> tuple[Sample, str | Non
     try:
         audio, vision = EXTRACTORS[BASIC].extract(decode(sample.clip))
     except BadInput as error:
-        return sample, f"sample '{sample.sample_id}': {error}; kept without audio and vision"
+        return sample, str(error)
     return replace(
         sample,
         audio=audio if "audio" in modalities else sample.audio,

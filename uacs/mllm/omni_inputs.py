@@ -79,6 +79,9 @@ class OmniInputs:
         """The sample's clip as model inputs; raises `BadInput` naming the sample where it does not decode."""
         if sample.clip is None:
             return Media()
+        if not isinstance(sample.clip, str | Path):
+            kind = type(sample.clip).__name__
+            raise BadInput(f"sample '{sample.sample_id}': clip is of type {kind}; give a path or URI, or None")
         try:
             return self.media_of(decode(sample.clip, self.frames, self.extractor.sampling_rate))
         except BadInput as error:
@@ -97,7 +100,10 @@ class OmniInputs:
         )
 
     def encode(self, sample: Sample, media: Media, prompt: Prompt) -> Encoded:
-        """The user's turn up to where the answer begins; raises `BadInput` if there is nothing to read or too much."""
+        """The user's turn up to where the answer begins; raises `BadInput` if there is nothing to read or too much.
+
+        Of a transcript no more is read than fills half of the context: the question must follow, and a clip precede.
+        """
         if media.patches is None and media.mel is None and not prompt.transcript:
             raise BadInput(
                 f"sample '{sample.sample_id}': neither clip nor text for the large model; give it one of them"
@@ -105,12 +111,11 @@ class OmniInputs:
         before, after = self.turns[media.patches is not None, media.mel is not None]
         wanted = self._placeholders(media)
         ids = [token for start in before for token in [start] * wanted.get(start, 1)]
-        ids += self._ours(prompt.before) + self.data_ids(prompt.transcript) + self._ours(prompt.after) + after
         limit = self.config.text_config.max_position_embeddings
+        said = self.data_ids(prompt.transcript)[: limit // 2]
+        ids += self._ours(prompt.before) + said + self._ours(prompt.after) + after
         if len(ids) > limit:
-            raise BadInput(
-                f"sample '{sample.sample_id}': {len(ids)} tokens, the model takes {limit}; shorten clip or text"
-            )
+            raise BadInput(f"sample '{sample.sample_id}': {len(ids)} tokens, the model takes {limit}; shorten the clip")
         return Encoded(ids, media)
 
     def answer_ids(self, answer: str) -> list[int]:

@@ -22,7 +22,7 @@ from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, reading
 from uacs.mllm.omni_inputs import Encoded, OmniInputs, first_line
 from uacs.mllm.prompts import Prompt, question, second_question
-from uacs.records import ANSWERED, NOT_ASKED, LargeOutput, Sample, SmallOutput
+from uacs.records import ANSWERED, NOT_ASKED, LargeOutput, Sample, SmallOutput, transcript
 
 BATCHES_AHEAD = 4  # as many batches' clips are in memory at a time, sorted by length among themselves
 
@@ -50,7 +50,7 @@ class QwenOmni:
 
     def answer(self, samples: list[Sample]) -> list[LargeOutput]:
         """Stage 2 (Eq. 10-12)."""
-        return self._ask(samples, lambda i: question(samples[i].text, self.score_range, self.language))
+        return self._ask(samples, lambda i: question(transcript(samples[i]), self.score_range, self.language))
 
     def verify(self, samples: list[Sample], small: list[SmallOutput], large: list[LargeOutput]) -> list[LargeOutput]:
         """Stage 3 (Eq. 16): both answers and uncertainties in a fresh turn; without both, unavailable."""
@@ -59,7 +59,7 @@ class QwenOmni:
             if small[i].error is not None or large[i].status not in ANSWERED:
                 raise BadInput(f"sample '{samples[i].sample_id}': stage 3 needs both models' answers")
             return second_question(
-                samples[i].text,
+                transcript(samples[i]),
                 self.score_range,
                 self.language,
                 y_small=small[i].y,

@@ -21,7 +21,7 @@ from uacs.mllm import prompts
 from uacs.mllm.omni_inputs import Encoded, Media, OmniInputs
 from uacs.mllm.qwen_omni import load_thinker
 from uacs.mllm.reading import spell
-from uacs.records import Sample
+from uacs.records import Sample, transcript
 
 Progress = Callable[[int, int, float], None]
 
@@ -142,10 +142,9 @@ def _lessons(samples: list[Sample], inputs: OmniInputs) -> tuple[list[_Lesson], 
     for sample in samples:
         if sample.label is None:
             raise BadInput(f"sample '{sample.sample_id}': no label to learn from; leave it out")
-        if sample.clip is None and not (sample.text or "").strip():
-            notes.append(f"sample '{sample.sample_id}': neither clip nor text; left out")
-            continue
         try:
+            if transcript(sample) is None and sample.clip is None:
+                raise BadInput(f"sample '{sample.sample_id}': neither clip nor text")
             lessons.append(_Lesson(sample, sample.label, inputs.media(sample)))
         except BadInput as error:
             notes.append(f"{error}; left out")
@@ -169,7 +168,7 @@ def _row(
     rng: np.random.Generator,
 ) -> tuple[Encoded, int]:
     """A prompt, stage 3's where there is a hint noise, with its answer; and how many tokens the answer takes."""
-    text = lesson.sample.text
+    text = transcript(lesson.sample)
     if hint_noise is None:
         prompt = prompts.question(text, score_range, language)
     else:

@@ -1,7 +1,6 @@
 """report.html: one run on one page that needs nothing else."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +15,12 @@ from uacs.report.text import SYSTEMS, asked, metric_names, number
 SHOWN_PROBLEMS = 20
 
 
-def write_report(folder: Path, manifest: dict, summary: dict, table: pa.Table, thresholds: Thresholds) -> Path:
-    """Write report.html for a finished run; returns its path."""
+def page(manifest: dict, summary: dict, table: pa.Table, thresholds: Thresholds) -> str:
+    """report.html of a finished run."""
     environment = Environment(loader=PackageLoader("uacs.report"), autoescape=select_autoescape(), trim_blocks=True)
     stage = np.array(table["stage"].to_pylist(), object)
     problems = [row for row in table.select(["sample_id", "status", "error"]).to_pylist() if row["error"]]
-    html = environment.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         title=f"U-ACS on {summary['dataset']}, split {manifest['identity']['split']}",
         manifest=manifest,
         summary=summary,
@@ -37,9 +36,6 @@ def write_report(folder: Path, manifest: dict, summary: dict, table: pa.Table, t
         problems=problems[:SHOWN_PROBLEMS],
         further=max(0, len(problems) - SHOWN_PROBLEMS),
     )
-    path = folder / "report.html"
-    path.write_text(html)
-    return path
 
 
 def _surer_when_wrong(fit) -> bool:

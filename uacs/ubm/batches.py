@@ -7,7 +7,7 @@ import torch
 
 from uacs.data.prepared import FeatureInfo
 from uacs.errors import BadInput
-from uacs.records import Sample
+from uacs.records import Sample, transcript
 from uacs.ubm.model import Rows
 
 
@@ -25,26 +25,36 @@ class Encoded:
 
 def check(sample: Sample, features: dict[str, FeatureInfo]) -> None:
     """Raise `BadInput`, naming the sample, unless the UBM can read it."""
-    if sample.text is None and all(getattr(sample, m) is None for m in features):
+    if transcript(sample) is None and all(getattr(sample, m) is None for m in features):
         readable = " or ".join(["text", *(f"{m} features" for m in features)])
         raise BadInput(f"sample '{sample.sample_id}': nothing the UBM reads; give it {readable}")
     for modality, info in features.items():
         values = getattr(sample, modality)
         if values is None:
             continue
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+            kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+            mend = f"give an array of numbers (steps, {info.size}), or None"
+            raise BadInput(f"sample '{sample.sample_id}': {modality} is of type {kind}; {mend}")
         if values.ndim != 2 or values.shape[1] != info.size:
             shape, expected = tuple(values.shape), f"(steps, {info.size})"
             raise BadInput(f"sample '{sample.sample_id}': {modality} is {shape}, the UBM reads {expected}")
         if not len(values):
             raise BadInput(f"sample '{sample.sample_id}': {modality} has 0 steps; leave it null to run without")
-        if not np.isfinite(values).all():
+        if not _finite(values):
             raise BadInput(f"sample '{sample.sample_id}': {modality} holds NaN or infinity; mend it or leave it null")
 
 
+def _finite(values: np.ndarray) -> bool:
+    """Whether all are finite as the float32 that the UBM reads."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(values.astype(np.float32, copy=False)).all())
+
+
 def encode(samples: list[Sample], tokenizer, features: dict[str, FeatureInfo], max_text_tokens: int) -> list[Encoded]:
-    """Tokenise and convert samples that passed `check`, in order."""
-    texts = [i for i, s in enumerate(samples) if s.text is not None]
-    tokens = tokenizer([samples[i].text for i in texts], truncation=True, max_length=max_text_tokens) if texts else {}
+    """Tokenise and convert samples that passed `check`, in order; of a text the first `max_text_tokens` are read."""
+    texts = {i: text for i, s in enumerate(samples) if (text := transcript(s)) is not None}
+    tokens = tokenizer(list(texts.values()), truncation=True, max_length=max_text_tokens) if texts else {}
     ids = dict(zip(texts, tokens.get("input_ids", []), strict=True))
     encoded = []
     for i, sample in enumerate(samples):

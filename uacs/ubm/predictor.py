@@ -47,7 +47,7 @@ class SmallPredictor:
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             for k, output in zip(chosen, self._answer([encoded[k] for k in chosen]), strict=True):
-                outputs[readable[k]] = output
+                outputs[readable[k]] = _sure(output, samples[readable[k]])
         return outputs
 
     def _answer(self, samples: list[Encoded]) -> list[SmallOutput]:
@@ -62,3 +62,11 @@ class SmallPredictor:
             SmallOutput(float(score[i]), float(u[i]), tuple(np.asarray(p[i], float).tolist()), seconds)
             for i in range(len(samples))
         ]
+
+
+def _sure(output: SmallOutput, sample: Sample) -> SmallOutput:
+    """The output, if it is one: finite features may still be so large that the model overflows."""
+    if np.isfinite([output.y, output.u]).all():
+        return output
+    fault = "the UBM's answer is no number; are its features on the scale of the training data?"
+    return replace(UNREAD, error=f"sample '{sample.sample_id}': {fault}")

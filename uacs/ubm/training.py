@@ -2,6 +2,10 @@
 
 An epoch's order and dropout depend on seed and epoch alone, so a training that was interrupted and
 resumed gives the same weights, on the same machine bit by bit, as one that was not.
+
+Processes that torch.distributed has joined train one UBM together: each takes its share of every batch,
+and a step is the one that a single process would make of the whole batch. All keep the same weights; the
+first alone validates and writes.
 """
 
 import json
@@ -12,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from uacs import metrics
 from uacs.cascade.uncertainty import training_class
@@ -37,20 +41,12 @@ def train(
 ) -> list[Epoch]:
     """Train on split train, stop by split valid, leave the best epoch in `out`; returns the epochs.
 
-    A training that was cut off is taken up where its last epoch ended. Raises `Refused` if `out` holds a
-    finished UBM or one begun with other settings or data.
+    A training that was cut off is taken up where its last epoch ended, by as many processes as there are
+    now. Raises `Refused` if `out` holds a finished UBM or one begun with other settings or data.
     """
-    config = UbmConfig(
-        dataset=dataset.info.name,
-        like=dataset.info.like,
-        language=dataset.info.language,
-        score_range=dataset.info.score_range,
-        features=dataset.info.features,
-        text_encoder=text_encoder,
-        training=settings,
-    )
-    identity = config.model_dump() | {s: dataset.checksum(s) for s in ("train", "valid")}
-    state = _unfinished(out, identity)
+    begun = begun_in(out, dataset, text_encoder, settings)
+    config = _config(dataset, text_encoder, settings)
+    rank, size = _place()
 
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
@@ -59,32 +55,57 @@ def train(
     _standardise(model, training.encoded)
     model.to(settings.device)
     optimiser = torch.optim.Adam(_parameter_groups(model, settings))
-    epochs: list[Epoch] = []
-    if state:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        epochs = state["epochs"]
+    epochs = _load_state(out, model, optimiser) if begun else []
 
     out.mkdir(parents=True, exist_ok=True)
     while not _finished(epochs, settings):
         started = time.perf_counter()
         train_loss = _train_epoch(model, optimiser, training, settings, len(epochs))
-        epoch = {"epoch": len(epochs) + 1, "train_loss": train_loss} | _validate(model, valid, config.like)
+        epoch = {"epoch": len(epochs) + 1, "train_loss": train_loss}
+        if rank == 0:
+            epoch |= _validate(model, valid, config.like)
         epoch["seconds"] = time.perf_counter() - started
-        epochs.append(epoch)
-        if best_epoch(epochs) == len(epochs) - 1:
-            ubm_folder.save_weights(model, out)
-        _save_state(out, model, optimiser, epochs, identity)
-        if progress:
-            progress(epoch)
+        epochs.append(_of_the_first(epoch))
+        if rank == 0:
+            _save_epoch(out, model, optimiser, epochs, _identity(config, dataset))
+            if progress:
+                progress(epoch)
 
-    model.load_state_dict(ubm_folder.load_weights(out))
-    ubm_folder.save(model, tokenizer, config, out)
-    left_out = training.left_out + valid.left_out
-    told = {"best_epoch": best_epoch(epochs) + 1, "epochs": epochs, "left_out": left_out}
-    (out / "training.json").write_text(json.dumps(told, indent=1))
-    shutil.rmtree(out / "unfinished")
+    if size > 1:
+        distributed.barrier()  # the state goes now, and whoever took up a finished training may still read it
+    if rank == 0:
+        _save_best(out, model, tokenizer, config, epochs, training.left_out + valid.left_out)
     return epochs
+
+
+def begun_in(out: Path, dataset: PreparedDataset, text_encoder: str, settings: TrainingSettings) -> bool:
+    """Whether `out` holds the state of this very training; raises `Refused` for another's or a finished UBM."""
+    if not (out / "unfinished" / "state.pt").exists():
+        if (out / "config.json").exists():
+            raise Refused(f"{out}: a trained model lies there; name another --out or remove it")
+        return False
+    begun = json.loads((out / "unfinished" / "identity.json").read_text())
+    now = json.loads(json.dumps(_identity(_config(dataset, text_encoder, settings), dataset)))
+    if different := [key for key in now if begun.get(key) != now[key]]:
+        raise Refused(f"{out}: a training with other {', '.join(different)} was begun there; name another --out")
+    return True
+
+
+def _config(dataset: PreparedDataset, text_encoder: str, settings: TrainingSettings) -> UbmConfig:
+    return UbmConfig(
+        dataset=dataset.info.name,
+        like=dataset.info.like,
+        language=dataset.info.language,
+        score_range=dataset.info.score_range,
+        features=dataset.info.features,
+        text_encoder=text_encoder,
+        training=settings,
+    )
+
+
+def _identity(config: UbmConfig, dataset: PreparedDataset) -> dict:
+    """What a training's outcome depends on; how many processes share it may change."""
+    return config.model_dump() | {split: dataset.checksum(split) for split in ("train", "valid")}
 
 
 class _Split:
@@ -129,8 +150,9 @@ def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[to
 
 
 def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSettings, epoch: int) -> float:
-    seed = settings.seed * 10_000 + epoch
-    torch.manual_seed(seed)  # dropout
+    """Step through this process's share of every batch; returns the mean loss over the samples of all."""
+    seed, (rank, size) = settings.seed * 10_000 + epoch, _place()
+    torch.manual_seed(seed + 1_000 * rank)  # dropout
     batches = _batches(split, settings.batch_size, np.random.default_rng(seed))
     model.train()
     total = 0.0
@@ -138,11 +160,49 @@ def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSetting
         group = batches[start : start + settings.accumulate]
         optimiser.zero_grad()
         for chosen in group:
-            loss, _ = _loss(model, split, chosen, settings.device)
-            (loss / len(group)).backward()
-            total += loss.item() * len(chosen)
+            if share := chosen[rank::size]:  # empty if the batch has fewer rows than there are processes
+                loss, _ = _loss(model, split, share, settings.device)
+                (loss * (len(share) / len(chosen)) / len(group)).backward()
+                total += loss.item() * len(share)
+        if size > 1:
+            _sum_gradients(model)
         optimiser.step()
+    if size > 1:
+        totals = torch.tensor(total, dtype=torch.float64, device=settings.device)
+        distributed.all_reduce(totals)
+        total = totals.item()
     return total / len(split.encoded)
+
+
+def _place() -> tuple[int, int]:
+    """This process's rank, and how many train together: (0, 1) unless torch.distributed has joined them."""
+    together = distributed.is_available() and distributed.is_initialized()
+    return (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+
+
+def _sum_gradients(model: Ubm) -> None:
+    """Make the gradients of each process the sum of all, in one exchange.
+
+    By hand, since DistributedDataParallel wants a forward pass of every process in every batch, and a batch
+    may have fewer rows than there are processes. A parameter that no row of any has used keeps no gradient:
+    one of zeros would let Adam's momentum and decay move it.
+    """
+    parameters = list(model.parameters())
+    used = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    summed = torch.cat([*(g.flatten() for g in gradients), used])
+    distributed.all_reduce(summed)
+    *gradients, used = summed.split([*(p.numel() for p in parameters), len(parameters)])
+    for parameter, gradient, users in zip(parameters, gradients, used.tolist(), strict=True):
+        parameter.grad = gradient.view_as(parameter) if users else None
+
+
+def _of_the_first(epoch: Epoch) -> Epoch:
+    """The epoch as the first process tells it, so that all of them stop by the same figures."""
+    told = [epoch]
+    if _place()[1] > 1:
+        distributed.broadcast_object_list(told)
+    return told[0]
 
 
 def _batches(split: _Split, size: int, draw: np.random.Generator) -> list[list[int]]:
@@ -214,24 +274,29 @@ def _finished(epochs: list[Epoch], settings: TrainingSettings) -> bool:
     return len(epochs) >= settings.max_epochs or len(epochs) - 1 - best_epoch(epochs) >= settings.patience
 
 
-def _unfinished(out: Path, identity: dict) -> dict | None:
-    """The state of a training that was cut off, if it is this very one."""
-    path = out / "unfinished" / "state.pt"
-    if not path.exists():
-        if (out / "config.json").exists():
-            raise Refused(f"{out}: a trained model lies there; name another --out or remove it")
-        return None
-    begun = json.loads((out / "unfinished" / "identity.json").read_text())
-    now = json.loads(json.dumps(identity))
-    if different := [key for key in now if begun.get(key) != now[key]]:
-        raise Refused(f"{out}: a training with other {', '.join(different)} was begun there; name another --out")
-    return torch.load(path, weights_only=True)
+def _load_state(out: Path, model: Ubm, optimiser) -> list[Epoch]:
+    state = torch.load(out / "unfinished" / "state.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["epochs"]
 
 
-def _save_state(out: Path, model: Ubm, optimiser, epochs: list[Epoch], identity: dict) -> None:
+def _save_epoch(out: Path, model: Ubm, optimiser, epochs: list[Epoch], identity: dict) -> None:
+    """Keep the weights if they are the best so far, and the state from which to go on."""
+    if best_epoch(epochs) == len(epochs) - 1:
+        ubm_folder.save_weights(model, out)
     place = out / "unfinished"
     place.mkdir(exist_ok=True)
     (place / "identity.json").write_text(json.dumps(identity))
     aside = place / "state.partial"
     torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "epochs": epochs}, aside)
     aside.replace(place / "state.pt")
+
+
+def _save_best(out: Path, model: Ubm, tokenizer, config: UbmConfig, epochs: list[Epoch], left_out: list[str]) -> None:
+    model.load_state_dict(ubm_folder.load_weights(out))
+    ubm_folder.save(model, tokenizer, config, out)
+    told = {"best_epoch": best_epoch(epochs) + 1, "epochs": epochs, "left_out": left_out}
+    (out / "training.json").write_text(json.dumps(told, indent=1))
+    (out / "unfinished" / "state.pt").unlink()  # first: by it a training counts as unfinished
+    shutil.rmtree(out / "unfinished")

@@ -1,24 +1,36 @@
 """The large model on Ray Serve: replicas that answer chunks of escalated samples, stages 2 and 3."""
 
-from ray import serve
-from ray.serve.handle import DeploymentHandle
+import os
 
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import Application
+from ray.serve.exceptions import RayServeException
+
+from uacs import fingerprints
+from uacs.cluster import tally
 from uacs.cluster.resources import Resources
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, absolute, load
+from uacs.mllm import MllmSettings, absolute, identity, load
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk
 
-DEPLOYMENT = "large"
+UP = ("RUNNING", "UNHEALTHY")  # the second while a replica that died is built again
+LOOK = 10.0  # seconds that a replica which is up may take to say whether it has its model
+ENOUGH = 600.0  # seconds in which a replica that is to go may finish its chunk
 
 
 class LargeReplica:
     """One copy of the large model. What it does with a chunk is `answer_chunk`, as anywhere else."""
 
     def __init__(self, spec: str, settings: dict, score_range: tuple[float, float], language: str):
-        # Serve would build a replica that raises again and again; a wrong model folder must be said once
+        self.wanted = (spec, MllmSettings.model_validate(settings), score_range, language)
         self.fault: str | None = None
+        self._load()
+
+    def _load(self) -> None:
+        # Serve would build a replica that raises again and again; a wrong model folder must be said once
         try:
-            self.model = load(spec, MllmSettings.model_validate(settings), score_range, language)
+            self.model, self.fault = load(*self.wanted), None
         except BadInput as error:
             self.fault = str(error)
 
@@ -28,29 +40,89 @@ class LargeReplica:
 
     def answer(self, chunk: Chunk) -> ChunkAnswer:
         """Stage 2 for the chunk and stage 3 for those that it selects."""
-        return answer_chunk(self.model, chunk)
+        if self.fault:
+            self._load()  # a shared folder may have come by now
+        if self.fault:
+            raise BadInput(self.fault)
+        try:
+            return answer_chunk(self.model, chunk)
+        except RuntimeError as error:
+            if "CUDA error" in str(error):
+                os._exit(1)  # its GPU answers nothing any more; Serve builds another, the chunk is asked again
+            raise
+
+
+def application(
+    spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources
+) -> Application:
+    """The large model for a dataset's range and language, on `plan.replicas` replicas, or as many as its load wants.
+
+    A replica that reserves a GPU, or a share of one, uses it.
+    """
+    settings = _placed(settings, plan)
+    fewest, most = plan.replicas
+    scaling = {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": 1, "upscale_delay_s": 5}
+    deployment = serve.deployment(
+        LargeReplica,
+        name=_name(spec, settings, score_range, language, plan),
+        **(dict(num_replicas=fewest) if fewest == most else dict(autoscaling_config=scaling)),
+        max_ongoing_requests=1,
+        max_queued_requests=-1,  # the pipeline bounds what is in flight
+        health_check_timeout_s=600,
+        graceful_shutdown_timeout_s=ENOUGH,
+        ray_actor_options={"num_cpus": plan.actor_cpus, "num_gpus": plan.replica_gpus},
+    )
+    return deployment.bind(absolute(spec), settings.model_dump(), score_range, language)
 
 
 def deploy(
     name: str, spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources
-) -> DeploymentHandle:
-    """Start the application `name` and wait until it can answer; raises `BadInput` if the model cannot load.
+) -> str:
+    """Have an application that can answer; returns its name. Raises `BadInput` if the model cannot load.
 
-    A replica that reserves a GPU, or a share of one, uses it.
+    One that stays on the cluster and serves the same model (`serve_app.py`) is asked as it is, and so is
+    `name`, if a driver that was killed left it and it has what `plan` wants. Else `name` is made.
     """
-    deployment = serve.deployment(
-        LargeReplica,
-        name=DEPLOYMENT,
-        num_replicas=plan.replicas,
-        max_ongoing_requests=1,
-        max_queued_requests=-1,  # the pipeline bounds what is in flight
-        health_check_timeout_s=600,
-        ray_actor_options={"num_cpus": plan.actor_cpus, "num_gpus": plan.replica_gpus},
-    )
-    if plan.replica_gpus and settings.device == "cpu":
-        settings = settings.model_copy(update={"device": "cuda"})
-    app = deployment.bind(absolute(spec), settings.model_dump(), score_range, language)
-    handle = serve.run(app, name=name, route_prefix=None)
+    wanted = _name(spec, _placed(settings, plan), score_range, language, plan)
+    for other, status in serve.status().applications.items():
+        same = any(_serves(deployment) == _serves(wanted) for deployment in status.deployments)
+        ours = other == name and wanted in status.deployments
+        if status.status in UP and same and (ours or not other.startswith(tally.PREFIX)) and not _fault(other):
+            return other
+    handle = serve.run(application(spec, settings, score_range, language, plan), name=name, route_prefix=None)
     if fault := handle.why_not.remote().result():
         raise BadInput(fault)
-    return handle
+    return name
+
+
+def reap() -> list[str]:
+    """Remove the applications of runs whose drivers are gone; returns their names."""
+    ours = [name for name in serve.status().applications if name.startswith(tally.PREFIX)]
+    orphans = [name for name in ours if not tally.alive(name.removeprefix(tally.PREFIX))]
+    for name in orphans:
+        serve.delete(name)
+    return orphans
+
+
+def _name(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources) -> str:
+    """A deployment's name, which says what it serves, and on what: Serve tells it without asking a replica."""
+    serves = fingerprints.of_settings([identity(spec, settings, language), score_range])
+    reserved = plan.model_dump(include={"replicas", "replica_gpus", "actor_cpus"})
+    return f"large-{serves}-{fingerprints.of_settings([settings.model_dump(), reserved])}"
+
+
+def _placed(settings: MllmSettings, plan: Resources) -> MllmSettings:
+    on_gpu = plan.replica_gpus and settings.device == "cpu"
+    return settings.model_copy(update={"device": "cuda"}) if on_gpu else settings
+
+
+def _serves(deployment: str) -> str:
+    return deployment.rpartition("-")[0]
+
+
+def _fault(app: str) -> str | None:
+    """What keeps an application from answering; one that is too busy to say has its model."""
+    try:
+        return serve.get_app_handle(app).why_not.remote().result(timeout_s=LOOK)
+    except (RayError, RayServeException, TimeoutError):
+        return None

@@ -1,0 +1,93 @@
+"""The large model's Serve application: adopted if it serves the same, made anew if not, reaped if nobody has it."""
+
+import pandas as pd
+import pytest
+import ray
+from pydantic import ValidationError
+from ray import serve
+
+from serve_app import AppArgs, build_app
+from tests.cluster.chaos import wait_until
+from uacs.cascade.thresholds import Thresholds
+from uacs.cluster import tally
+from uacs.cluster.evaluation import Models, evaluate
+from uacs.cluster.progress import Counts
+from uacs.cluster.resources import Resources
+from uacs.cluster.serving.large import _fault, deploy, reap
+from uacs.config import EvaluationSettings
+from uacs.errors import BadInput, WrongUse
+from uacs.mllm import MllmSettings
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+PLAN = Resources()
+
+
+def replicas(app):
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    return {name for name in names if name.startswith(f"SERVE_REPLICA::{app}#")}
+
+
+def bring_up(app, recorded, plan=PLAN):
+    return deploy(app, f"recorded:{recorded}", MllmSettings(), (-3.0, 3.0), "en", plan)
+
+
+def test_what_a_killed_driver_left_is_adopted_if_it_serves_the_same(recorded, tmp_path):
+    app = tally.name_of("left")
+    assert bring_up(app, recorded) == app
+    first = replicas(app)
+    bring_up(app, recorded)
+    assert replicas(app) == first and len(first) == 1
+    others = pd.read_parquet(recorded).iloc[:10]
+    others.to_parquet(tmp_path / "others.parquet")
+    bring_up(app, tmp_path / "others.parquet")
+    wait_until(lambda: len(replicas(app)) == 1 and not replicas(app) & first)  # the old one goes by and by
+    bring_up(app, tmp_path / "others.parquet", plan=Resources(replicas=2))
+    wait_until(lambda: len(replicas(app)) == 2)
+    serve.delete(app)
+
+
+def test_an_application_that_stays_is_asked_by_whom_it_serves_and_left_alone(recorded, dataset, ubm, tmp_path):
+    args = AppArgs(mllm=f"recorded:{recorded}", like="mosi", replicas="1-2")
+    serve.run(build_app(args), name="large-model", route_prefix=None)
+    up = replicas("large-model")
+    assert bring_up(tally.name_of("run"), recorded) == "large-model"
+    assert deploy(tally.name_of("zh"), args.mllm, MllmSettings(), (-1.0, 1.0), "zh", PLAN) == tally.name_of("zh")
+    serve.delete(tally.name_of("zh"))
+    models = Models(dataset, "test", ubm, f"recorded:{recorded}")
+    summary = evaluate(models, Thresholds(tau_small=0.5, tau_large=0.5), tmp_path / "run", EvaluationSettings())
+    assert summary["n"] == 600 and summary["degraded"] == 0
+    assert replicas("large-model") == up
+    assert serve.status().applications.keys() >= {"large-model"}
+    serve.delete("large-model")
+
+
+def test_the_application_is_told_what_there_is(recorded, tmp_path):
+    with pytest.raises(ValidationError, match="replics"):
+        AppArgs(mllm="x", like="mosi", replics=2)
+    with pytest.raises(WrongUse, match="mosi"):
+        build_app(AppArgs(mllm=f"recorded:{recorded}", like="imdb"))
+    with pytest.raises(BadInput, match="no such file"):
+        build_app(AppArgs(mllm=f"recorded:{tmp_path / 'x.parquet'}", like="mosi"))
+
+
+def test_only_what_has_no_driver_is_reaped(recorded):
+    kept, orphan, theirs = tally.name_of("kept"), tally.name_of("orphan"), "somebody-elses"
+    counter = tally.take("kept", 10, Counts(), 2)
+    for app in (kept, orphan, theirs):
+        bring_up(app, recorded)
+    assert reap() == [orphan]
+    assert {kept, theirs} <= serve.status().applications.keys()
+    assert orphan not in serve.status().applications
+    ray.kill(counter)
+    for app in (kept, theirs):
+        serve.delete(app)
+
+
+def test_a_model_that_cannot_load_is_said(tmp_path):
+    app, folder = tally.name_of("broken"), tmp_path / "mllm"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_omni_thinker"}')
+    with pytest.raises(BadInput, match=str(folder)):
+        deploy(app, str(folder), MllmSettings(), (-3.0, 3.0), "en", PLAN)
+    assert _fault(app)
+    serve.delete(app)

@@ -1,0 +1,39 @@
+"""Our own Ray: what a signal may interrupt, and what a killed process leaves."""
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from uacs.cluster import session
+
+
+def test_a_ctrl_c_within_rays_core_is_heard_after_it():
+    steps = []
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("went on")
+
+    with pytest.raises(KeyboardInterrupt), session._interrupts_wait():
+        interrupted()
+    assert steps == ["went on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_used_stays(monkeypatch):
+    base = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(base))
+    try:
+        (base / "uacs-left").mkdir()
+        (base / "uacs-left" / session.LOCK).touch()
+        (base / "uacs-other").mkdir()  # not ours: no lock
+        with session._scratch() as first, session._scratch() as second:
+            assert Path(first).is_dir() and Path(second).is_dir()
+            assert not (base / "uacs-left").exists()
+        assert [path.name for path in base.iterdir()] == ["uacs-other"]
+    finally:
+        shutil.rmtree(base)

@@ -1,0 +1,159 @@
+"""What a run would ask, how long it would take and how much memory its models need, before anything is started.
+
+Shares and seconds are those that the calibration measured, where there is one; else the thresholds' own
+Gaussian fits give the share, and nobody knows the time.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import norm
+
+from uacs import mllm
+from uacs.cascade.outcomes import column, with_decision
+from uacs.cascade.thresholds import Fit, Thresholds
+from uacs.cluster import runs
+from uacs.cluster.evaluation import Models
+from uacs.cluster.runs import Run
+from uacs.config import EvaluationSettings
+from uacs.data import places
+from uacs.data.places import Place
+from uacs.errors import Refused
+
+GIB = 2**30
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left of a run. Seconds are of each stage with its whole pool busy; what nobody knows is NaN.
+
+    `asked` and `looked_twice` are samples that are expected in stages 2 and 3; weights are in bytes, of one copy.
+    """
+
+    samples: int
+    written: int
+    asked: float
+    looked_twice: float
+    seconds_small: float
+    seconds_large: float
+    weights_small: float
+    weights_large: float
+    source: str
+
+
+def estimate(
+    models: Models, thresholds: Place | None, out: Place, settings: EvaluationSettings, all_stages: bool
+) -> Estimate:
+    """Of the samples that `out` lacks; `thresholds` are a file, or None for those that calibration will set."""
+    samples, written = models.dataset.rows(models.split), 0
+    if runs.exists(out):
+        done = Run.open(out).done()
+        written = sum(
+            models.dataset.info.parts[name].rows for name in models.dataset.parts(models.split) if name in done
+        )
+    left = samples - written
+    given = runs.read_thresholds(thresholds) if thresholds else None
+    calibration = _calibration(thresholds, out)
+    if calibration:
+        source = f"by the calibration in {calibration.folder}"
+        asked, twice, each = _measured(calibration, given, all_stages)
+    elif given:
+        source = "by the thresholds' fits; no calibration says how long"
+        asked, twice, each = 1.0 if all_stages else _share(given.small, given.tau_small), math.nan, (math.nan,) * 3
+    else:
+        raise Refused(
+            "nothing says yet how unsure the models are: run `uacs calibrate` first, then this with its --thresholds"
+        )
+    plan = settings.resources
+    return Estimate(
+        samples=samples,
+        written=written,
+        asked=asked * left,
+        looked_twice=twice * left,
+        seconds_small=left * each[0] / plan.pool[1],
+        seconds_large=left * (asked * each[1] + twice * each[2]) / plan.replicas[1],
+        weights_small=_weights(Path(models.ubm), "float32"),
+        weights_large=_weights(Path(models.mllm), settings.mllm.dtype),
+        source=source,
+    )
+
+
+def estimate_text(found: Estimate, settings: EvaluationSettings) -> str:
+    """The same in words."""
+    from uacs.console import duration
+
+    plan, left = settings.resources, max(found.samples - found.written, 1)
+    lines = [f"{found.samples:,} samples, {found.written:,} of them done; nothing was started"]
+
+    def some(count: float, what: str) -> str:
+        return f"{count:,.0f} {what} ({count / left:.1%})" if count == count else f"an unknown number of {what}"
+
+    lines.append(
+        f"expected: {some(found.asked, 'asked of the large model')}, {some(found.looked_twice, 'second looks')}"
+    )
+    lines.append(f"          {found.source}")
+    stages = {"UBM": found.seconds_small, "large model": found.seconds_large}
+    if all(seconds == seconds for seconds in stages.values()):
+        each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages.items())
+        longest = duration(max(stages.values()))
+        lines.append(f"time:     about {longest} beyond start-up, the stages overlap ({each})")
+    else:
+        lines.append("time:     unknown")
+    copies = {"UBM": (plan.pool[1], found.weights_small), "large model": (plan.replicas[1], found.weights_large)}
+    held = ", ".join(f"{name} {count} x {size / GIB:.2f} GiB" for name, (count, size) in copies.items() if size == size)
+    lines.append(f"weights:  {held}; each process takes about 1 GiB besides")
+    return "\n".join(lines)
+
+
+def _calibration(thresholds: Place | None, out: Place) -> Run | None:
+    """The run that the thresholds are from: they lie in its folder, or it in the run's."""
+    folder = places.beside(thresholds, "").rstrip("/") if thresholds else places.within(out, "calibration")
+    if not runs.exists(folder):
+        return None
+    run = Run.open(folder)
+    return run if run.manifest["identity"]["command"] == "calibrate" and run.read("metrics.json") else None
+
+
+def _measured(run: Run, given: Thresholds | None, all_stages: bool) -> tuple[float, float, tuple[float, float, float]]:
+    """Shares asked and asked twice, and mean seconds of a sample in each stage."""
+    thresholds = given or runs.read_thresholds(run.place("thresholds.json"))
+    table = with_decision(run.table(), thresholds.tau_small, thresholds.tau_large)
+    stage = np.array(table["stage"].to_pylist(), object)
+    if all_stages:
+        verify = np.array(table["verify_status"].to_pylist(), object)
+        asked, twice = 1.0, float((verify != "not_asked").mean())
+    else:
+        asked, twice = float(np.isin(stage, ["large", "average", "verify"]).mean()), float((stage == "verify").mean())
+    seconds = (column(table, f"seconds_{name}") for name in ("small", "large", "verify"))
+    small, large, again = (float(np.nanmean(s)) if np.isfinite(s).any() else 0.0 for s in seconds)
+    return asked, twice, (small, large, again)
+
+
+def _share(fit: Fit | None, tau: float) -> float:
+    """Share of u above tau by the two Gaussians of Eq. 18; NaN where the thresholds say nothing of them."""
+    if fit is None or fit.mu_same is None or fit.mu_opposite is None or not fit.sd_same or not fit.sd_opposite:
+        return math.nan
+    counts = np.array([fit.n_same, fit.n_opposite], float)
+    above = norm.sf(tau, loc=[fit.mu_same, fit.mu_opposite], scale=[fit.sd_same, fit.sd_opposite])
+    return float(counts @ above / counts.sum())
+
+
+def _weights(folder: Path, dtype: str) -> float:
+    """Bytes of a checkpoint's weights in a dtype; NaN for a model that is no folder of safetensors here."""
+    files = list(folder.glob("*.safetensors")) if not str(folder).startswith(mllm.RECORDED) else []
+    if not files:
+        return math.nan
+    return float(sum(_numbers(file) for file in files) * BYTES[dtype])
+
+
+def _numbers(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
