@@ -99,7 +99,7 @@ def cascade(made, pool: str, run: Path) -> dict[str, float]:
     options = dict(include_dashboard=False, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
     ray.init(num_cpus=8, object_store_memory=STORE, **options)
     started = time.perf_counter()
-    settings = EvaluationSettings(resources=Resources(pool=pool, parts_in_flight=2))
+    settings = EvaluationSettings(resources=Resources(pool=pool, parts_in_flight=3), chunk_size=256)
     evaluate(Models(data, "test", small, spec), Thresholds.load(thresholds), run, settings)
     return measured(run, time.perf_counter() - started)
 

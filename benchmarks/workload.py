@@ -55,7 +55,7 @@ def large(folder: Path, data: PreparedDataset) -> str:
 
         samples, score_range = list(data.samples("train")), data.info.score_range
         texts = (s.text for s in samples if s.text)
-        tiny_omni.create(folder / "untrained", texts, prompts.phrases(score_range), tiny_omni.TinySettings(width=64))
+        tiny_omni.create(folder / "untrained", texts, prompts.phrases(score_range), tiny_omni.TinySettings())
         settings = mllm_training.TrainingSettings(epochs=6, threads=1)
         mllm_training.train(folder / "untrained", samples, out, settings, score_range)
     return str(out)

@@ -317,10 +317,12 @@ def status(run) -> None:
     Where RAY_ADDRESS names a cluster, what killed drivers left there is removed.
     """
     from uacs.cluster import status as statuses
-    from uacs.cluster.runs import Run
+    from uacs.cluster.runs import Run, exists
     from uacs.console import status_text
+    from uacs.data import places
 
-    found = Run.open(run)
+    calibration = places.within(run, "calibration")  # which `evaluate` makes first
+    found = Run.open(calibration if not exists(run) and exists(calibration) else run)
     print(status_text(found, statuses.read(found)))
     for name in statuses.reap_cluster():
         print(f"removed {name}, which a driver that was killed left on the cluster")

@@ -18,6 +18,7 @@ from uacs.cascade.thresholds import Thresholds, fit
 from uacs.cluster.evaluation import Models, calibrate, evaluate, rewrite_report
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import Run
+from uacs.cluster.status import read as read_status
 from uacs.config import EvaluationSettings
 from uacs.data import places
 from uacs.data.prepare import PrepareSettings, prepare
@@ -168,6 +169,19 @@ def test_a_run_on_another_filesystem_is_the_same_run(run, models, calibration, t
     evaluate(there, calibration[1], out, SETTINGS)
     assert Run.open(out).table().drop_columns(SECONDS).equals(table(run[0]))
     assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in run[0].iterdir()}
+
+
+def test_a_run_that_was_killed_after_its_last_part_is_finished_by_the_same_command(run, models, calibration, tmp_path):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    (out / "metrics.json").unlink()
+    said = json.loads((out / "status.json").read_text())
+    said |= {"state": "running", "pid": 2**22 + 1}
+    said["progress"]["counts"] |= {"small": 512, "written": 256}
+    (out / "status.json").write_text(json.dumps(said))
+    assert evaluate(models["test"], calibration[1], out, SETTINGS)["metrics"] == run[1]["metrics"]
+    now = read_status(Run.open(out))
+    assert (now.state, now.progress.counts.small, now.progress.counts.written) == ("finished", 600, 600)
+    assert [session["written"] for session in Run.open(out).manifest["sessions"]] == [600, 256]
 
 
 def test_outcomes_of_another_run_among_a_runs_own_are_found(run, models, calibration, tmp_path):

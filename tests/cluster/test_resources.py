@@ -39,7 +39,7 @@ def test_what_all_nodes_have_together_may_still_fit_on_none():
 
 def test_shares_of_a_gpu_leave_whole_gpus_whole():
     plan = Resources(pool=4, pool_gpus=0.25, replicas=1, replica_gpus=1, parts_in_flight=1)
-    preflight(plan, [{"CPU": 3, "GPU": 1}, {"CPU": 3, "GPU": 1}])
+    assert preflight(plan, [{"CPU": 3, "GPU": 1}, {"CPU": 3, "GPU": 1}]) is None
 
 
 def test_a_head_without_cpus_and_a_cluster_that_is_scaled_to_zero():

@@ -83,14 +83,14 @@ def test_a_container_that_is_started_again_does_not_refuse_itself(run):
 
 def test_a_pulse_leaves_the_last_word_however_it_ends(run):
     def ends(count, error):
-        with Pulse(run, 1000, COUNTS, None) as pulse:
-            pulse.begin(count)
+        with Pulse(run, 1000, COUNTS, None) as pulse, pulse.counting(count):
             raise error
 
     seen = []
     with Pulse(run, 1000, Counts(), seen.append) as pulse:
         assert read(run).state == "running" and read(run).progress.counts == Counts()
-        pulse.begin(lambda: COUNTS)
+        with pulse.counting(lambda: COUNTS):
+            pass
     assert read(run).state == "finished" and read(run).progress.counts == COUNTS == seen[-1].counts
     with pytest.raises(KeyboardInterrupt):
         ends(lambda: COUNTS, KeyboardInterrupt())
@@ -146,5 +146,7 @@ def test_the_command(uacs, run, monkeypatch):
     says(run, state="interrupted")
     code, said, _ = uacs("status", run.folder)
     assert code == 0 and said.startswith(f"{run.folder}: evaluate mosi, split test, id {run.run_id}\ninterrupted")
-    code, _, said = uacs("status", run.folder.parent)
+    run.folder.rename(run.folder.with_name("calibration"))
+    assert uacs("status", run.folder.parent)[1].startswith(f"{run.folder.parent}/calibration: evaluate mosi")
+    code, _, said = uacs("status", run.folder.parent / "calibration" / "outcomes")
     assert code == 1 and "no manifest.json there, so no run" in said

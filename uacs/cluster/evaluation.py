@@ -165,7 +165,8 @@ def refuse_other_data(config: UbmConfig, dataset: PreparedDataset, ubm: Path) ->
 
 def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, progress: Told | None) -> float:
     """Answer the parts that are missing; returns the wall seconds so far, models loaded and waiting."""
-    _note_killed(run, status.refuse_alive(run))
+    last = status.refuse_alive(run)
+    _note_killed(run, last)
     parts, total = models.dataset.parts(models.split), models.dataset.rows(models.split)
     done = run.done() & set(parts)
     counts = of_table(run.rows(done, READ))
@@ -174,18 +175,20 @@ def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, pr
     if progress:
         progress(Progress(total, counts, counts))
     if not missing:
+        if last and last.state != "finished":  # killed after the last part, before it could say so
+            status.Pulse(run, total, counts, None).write("finished")
         return run.wall()
     mllm.check(models.mllm)
     with status.Pulse(run, total, counts, progress) as pulse:
         for folder in (run.folder, run.place(OUTCOMES)):
             places.clear_asides(folder)
         with ray_session() as ours, _workers(run, models, ask, settings, total, counts, ours) as work:
-            pulse.begin(lambda: ray.get(work.tally.read.remote(), timeout=BUSY))
-            for part in stream(missing, work, capped(settings.resources, nodes_of_ray())):
-                counts += part.counts
-                _log_part(run, part)
-                _refuse_errors(run, counts, [part.part], most)
-            pulse.look()
+            plan = capped(settings.resources, nodes_of_ray())
+            with pulse.counting(lambda: ray.get(work.tally.read.remote(), timeout=BUSY)):
+                for part in stream(missing, work, plan):
+                    counts += part.counts
+                    _log_part(run, part)
+                    _refuse_errors(run, counts, [part.part], most)
     return run.wall()
 
 

@@ -9,7 +9,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from uacs.cluster.progress import Counts, Progress, Told
@@ -81,13 +82,12 @@ def refuse_alive(run: Run) -> Status | None:
 class Pulse:
     """While its context lasts, tells how far a run is: `told` every second, status.json every few.
 
-    `count` says how far, once there is something to count; what it raises is no news. However the context
-    ends, status.json says so.
+    However the context ends, status.json says so.
     """
 
     def __init__(self, run: Run, total: int, earlier: Counts, told: Told | None):
         self.run, self.told = run, told
-        self.count: Callable[[], Counts] = lambda: earlier
+        self.count: Callable[[], Counts] | None = None
         self.progress = Progress(total, earlier, earlier)
         self.started: float | None = None
         self.over = threading.Event()
@@ -101,14 +101,19 @@ class Pulse:
         self.thread.start()
         return self
 
-    def begin(self, count: Callable[[], Counts]) -> None:
-        """The models are loaded: from here on time counts, and `count` says how far the run is."""
+    @contextmanager
+    def counting(self, count: Callable[[], Counts]) -> Iterator[None]:
+        """The models are loaded: in here time counts, and `count` says how far the run is; its errors are no news."""
         self.started, self.count = time.perf_counter(), count
+        try:
+            yield
+        finally:
+            self.look()
+            self.count = None
 
     def __exit__(self, kind, error, trace) -> None:
         self.over.set()
         self.thread.join()
-        self.look()
         if self.started is not None:
             self.run.add_session(self.progress.seconds, self.progress.counts.written - self.progress.earlier.written)
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
@@ -118,10 +123,10 @@ class Pulse:
 
     def look(self) -> None:
         """Ask for news and pass it on. Whatever fails, the run goes on without its progress line."""
-        if self.started is not None:
-            self.progress = replace(self.progress, seconds=time.perf_counter() - self.started)
         try:
-            self.progress = replace(self.progress, counts=self.count())
+            if self.started is not None and self.count is not None:
+                self.progress = replace(self.progress, seconds=time.perf_counter() - self.started)
+                self.progress = replace(self.progress, counts=self.count())
             if self.told:
                 self.told(self.progress)
         except Exception as error:
