@@ -8,7 +8,7 @@ by thresholds that it is given.
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from uacs.cluster.pipeline import Ask, PartDone, Work, stream
 from uacs.cluster.progress import READ, Counts, Progress, Told, of_table
 from uacs.cluster.resources import capped, nodes_of_ray, preflight
 from uacs.cluster.runs import OUTCOMES, Run, read_thresholds, refuse_foreign, refuse_other_models, write_outcome
-from uacs.cluster.serving.large import deploy, reap
+from uacs.cluster.serving.large import deploy, reap, remove
 from uacs.cluster.session import ray_session, start_serve
 from uacs.config import EvaluationSettings
 from uacs.data import places
@@ -208,8 +208,7 @@ def _workers(
     finally:
         ray.kill(counter)
         if not ours and app in serve.status().applications:
-            with suppress(TimeoutError):  # Serve goes on with it by itself
-                serve.delete(app)
+            remove(app)
 
 
 def _work(run: Run, models: Models, ask: Ask, app: str, counter, settings: EvaluationSettings) -> Work:

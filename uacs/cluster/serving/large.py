@@ -1,6 +1,7 @@
 """The large model on Ray Serve: replicas that answer chunks of escalated samples, stages 2 and 3."""
 
 import os
+from contextlib import suppress
 
 from ray import serve
 from ray.exceptions import RayError
@@ -100,8 +101,14 @@ def reap() -> list[str]:
     ours = [name for name in serve.status().applications if name.startswith(tally.PREFIX)]
     orphans = [name for name in ours if not tally.alive(name.removeprefix(tally.PREFIX))]
     for name in orphans:
-        serve.delete(name)
+        remove(name)
     return orphans
+
+
+def remove(app: str) -> None:
+    """Take an application down; one whose replicas finish a chunk first goes on its own a little later."""
+    with suppress(TimeoutError):
+        serve.delete(app)
 
 
 def _name(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources) -> str:
