@@ -17,5 +17,7 @@ if "RAY_ADDRESS" not in os.environ:
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"  # other users of this machine cannot join
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# a thread that Serve leaves in a driver would else start a Ray of its own after ours is gone
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # to Ray Data a part is no progress until it is done, and a 7B model may take hours over one
 os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "86400")
