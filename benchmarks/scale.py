@@ -5,7 +5,7 @@
 Text and short audio features, a tiny UBM; the large model is a tiny Qwen2.5-Omni, or recorded answers that cost
 nothing, so that what is left is Ray. Each run is a process of its own on a Ray of 8 logical CPUs whose object store
 holds 256 MiB. The loop asks the same predictors in one process and writes the same files. "Beyond start-up" means
-from the first part written to the last. Prints Markdown; about 20 minutes on two cores.
+from the first part written to the last. Prints Markdown.
 """
 
 import argparse

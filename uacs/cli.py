@@ -312,7 +312,7 @@ def report(run) -> None:
 @commands.command(epilog="Example: uacs status runs/test")
 @click.argument("run", type=PLACE)
 def status(run) -> None:
-    """Whether RUN is alive, how far it is, and what it waits for.
+    """Whether RUN is alive, and how far it is.
 
     Where RAY_ADDRESS names a cluster, what killed drivers left there is removed.
     """

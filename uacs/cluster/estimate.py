@@ -106,13 +106,13 @@ def estimate_text(found: Estimate, settings: EvaluationSettings) -> str:
         lines.append("time:     unknown")
     copies = {"UBM": (plan.pool[1], found.weights_small), "large model": (plan.replicas[1], found.weights_large)}
     held = ", ".join(f"{name} {count} x {size / GIB:.2f} GiB" for name, (count, size) in copies.items() if size == size)
-    lines.append(f"weights:  {held}; each process takes about 1 GiB besides")
+    lines.append(f"weights:  {held}; each process takes some 0.7 GiB besides")
     return "\n".join(lines)
 
 
 def _calibration(thresholds: Place | None, out: Place) -> Run | None:
     """The run that the thresholds are from: they lie in its folder, or it in the run's."""
-    folder = places.beside(thresholds, "").rstrip("/") if thresholds else places.within(out, "calibration")
+    folder = places.normal(places.beside(thresholds, "")) if thresholds else places.within(out, "calibration")
     if not runs.exists(folder):
         return None
     run = Run.open(folder)
