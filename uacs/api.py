@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from uacs import metrics
 from uacs.cascade import outcomes, routing
+from uacs.cascade.deferral import doubts
 from uacs.cascade.outcomes import column
 from uacs.cascade.replay import Answers, Replay
 from uacs.cascade.replay import replay as _replay
@@ -65,7 +66,7 @@ def answer(
     if thresholds is None:
         asked = ask(samples, outputs, np.isfinite(u), float("nan"), "conflict", chunk_size, answers)
     else:
-        due = routing.escalated(u, thresholds.tau_small)
+        due = routing.escalated(doubts(outputs, thresholds.deferral), thresholds.tau_small)
         asked = ask(samples, outputs, due, thresholds.tau_large, "due", chunk_size, answers)
     table = outcomes.build(samples, outputs, asked.large, asked.verify)
     return table if thresholds is None else route(table, thresholds)
@@ -78,7 +79,7 @@ def calibrate(table: pa.Table, lambda_: float = 0.5, beta: float = 0.0) -> Thres
 
 def route(table: pa.Table, thresholds: Thresholds) -> pa.Table:
     """The table with stage, answer_from, prediction and status as these thresholds make them (Eq. 13-17)."""
-    return outcomes.with_decision(table, thresholds.tau_small, thresholds.tau_large)
+    return outcomes.with_decision(table, thresholds.tau_small, thresholds.tau_large, thresholds.deferral)
 
 
 def replay(table: pa.Table, tau_small, tau_large) -> Replay:

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from uacs.cascade import routing
-from uacs.records import OUTCOME_SCHEMA, STAGES, LargeOutput, Sample, SmallOutput
+from uacs.cascade.deferral import Deferral
+from uacs.records import OUTCOME_SCHEMA, STAGES, LargeOutput, Polarity, Sample, SmallOutput
 
 SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
 """Whose answers can be scored and compared, and the column that holds them."""
@@ -45,10 +46,10 @@ def build(
     return pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
 
 
-def with_decision(table: pa.Table, tau_small: float, tau_large: float) -> pa.Table:
+def with_decision(table: pa.Table, tau_small: float, tau_large: float, deferral: Deferral | None = None) -> pa.Table:
     """The table with stage, answer_from, prediction and status as these thresholds make them."""
     answers = {name: column(table, name) for name in ("y_small", "u_small", "y_large", "u_large", "y_verify")}
-    decision = routing.decide(**answers, tau_small=tau_small, tau_large=tau_large)
+    decision = routing.decide(**answers, tau_small=tau_small, tau_large=tau_large, doubt=doubt(table, deferral))
     status = np.select([decision.stage == routing.FAILED, decision.degraded], ["error", "degraded"], "ok")
     columns = {
         "stage": [name_of(code) for code in decision.stage],
@@ -62,9 +63,21 @@ def with_decision(table: pa.Table, tau_small: float, tau_large: float) -> pa.Tab
     return table
 
 
+def doubt(table: pa.Table, deferral: Deferral | None) -> np.ndarray:
+    """What Eq. 13 holds tau_small against, (N,): u_small, or a learned deferral's gain."""
+    y, u = column(table, "y_small"), column(table, "u_small")
+    return u if deferral is None else deferral.gain(y, u, probabilities(table))
+
+
 def column(table: pa.Table, name: str) -> np.ndarray:
     """A nullable number column as a float array (N,), null as NaN."""
     return np.array(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), float)
+
+
+def probabilities(table: pa.Table) -> np.ndarray:
+    """p_small as (N, 3), NaN where the small model did not answer."""
+    rows = table["p_small"].to_pylist()
+    return np.array([row or [math.nan] * len(Polarity) for row in rows], float).reshape(len(rows), len(Polarity))
 
 
 def name_of(code: int) -> str | None:

@@ -40,13 +40,13 @@ class Replay:
     missing_verify: np.ndarray
 
 
-def replay(answers: Answers, tau_small, tau_large) -> Replay:
+def replay(answers: Answers, tau_small, tau_large, doubt: np.ndarray | None = None) -> Replay:
     """Route recorded answers by other thresholds.
 
     tau_small and tau_large are numbers, giving arrays (N,) and counts (); or (K,) each, giving
-    (K, N) and (K,): K pairs at once.
+    (K, N) and (K,): K pairs at once. doubt (N,) is what tau_small is held against where that is not u_small.
     """
     tau_small, tau_large = (np.asarray(tau, float)[..., None] for tau in (tau_small, tau_large))
-    decision = routing.decide(**vars(answers), tau_small=tau_small, tau_large=tau_large)
+    decision = routing.decide(**vars(answers), tau_small=tau_small, tau_large=tau_large, doubt=doubt)
     unverified = (decision.stage == routing.VERIFY) & (decision.answer_from != routing.VERIFY)
     return Replay(decision, decision.degraded.sum(axis=-1), unverified.sum(axis=-1))

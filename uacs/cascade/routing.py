@@ -21,9 +21,9 @@ Verify = Literal["due", "conflict", "never"]
 polarity the models differ (so that replay can stand in for any thresholds), `never` none."""
 
 
-def decide(y_small, u_small, y_large, u_large, y_verify, tau_small, tau_large) -> Decision:
-    """Algorithm 1 over answers that were already given."""
-    asked = escalated(u_small, tau_small)
+def decide(y_small, u_small, y_large, u_large, y_verify, tau_small, tau_large, doubt=None) -> Decision:
+    """Algorithm 1 over answers that were already given; `doubt` takes u_small's place in Eq. 13 if it is given."""
+    asked = escalated(u_small if doubt is None else doubt, tau_small)
     return settle(asked, y_small, u_small, y_large, u_large, y_verify, tau_large)
 
 
@@ -53,9 +53,9 @@ def settle(asked, y_small, u_small, y_large, u_large, y_verify, tau_large) -> De
     return Decision(stage, answer_from, prediction, degraded)
 
 
-def escalated(u_small, tau_small) -> np.ndarray:
-    """Eq. 13: whom the small model hands on. A tie is accepted."""
-    return np.asarray(u_small) > tau_small
+def escalated(doubt, tau_small) -> np.ndarray:
+    """Eq. 13: whom the small model hands on, by u_small or what stands for it. A tie is accepted."""
+    return np.asarray(doubt) > tau_small
 
 
 def sure(u_large, tau_large) -> np.ndarray:

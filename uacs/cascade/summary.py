@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from uacs import metrics
 from uacs.cascade import baselines
-from uacs.cascade.outcomes import SYSTEMS, column
+from uacs.cascade.outcomes import SYSTEMS, column, doubt
 from uacs.cascade.signatures import signatures
 from uacs.cascade.thresholds import Thresholds
 from uacs.records import STAGES
@@ -60,7 +60,7 @@ TOLERANCE = 1e-5  # how far scores may move with batch sizes, pools and orders
 
 def _near(table: pa.Table, thresholds: Thresholds) -> list[str]:
     """Samples so close to a threshold that another batch size might route them otherwise."""
-    gaps = [np.abs(column(table, "u_small") - thresholds.tau_small)]
+    gaps = [np.abs(doubt(table, thresholds.deferral) - thresholds.tau_small)]
     gaps.append(np.abs(column(table, "u_large") - thresholds.tau_large))
     return [table["sample_id"][i].as_py() for i in np.flatnonzero(np.fmin(*gaps) <= TOLERANCE)]
 

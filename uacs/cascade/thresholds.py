@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from uacs.cascade.deferral import Deferral
 from uacs.cascade.outcomes import column
 from uacs.cascade.uncertainty import polarity
 from uacs.errors import BadInput
@@ -29,7 +30,10 @@ class Fit(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """thresholds.json. Only the two taus are required; what else is there is held against the models."""
+    """thresholds.json. Only the two taus are required; what else is there is held against the models.
+
+    With a `deferral`, tau_small is held against its gain, and not against u_small.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,6 +41,7 @@ class Thresholds(BaseModel):
     tau_small: FiniteFloat
     tau_large: FiniteFloat
     rule: str = "given"
+    deferral: Deferral | None = None
     small: Fit | None = None
     large: Fit | None = None
     estimator: str | None = None

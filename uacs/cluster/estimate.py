@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from uacs import mllm
 from uacs.cascade.outcomes import column, with_decision
-from uacs.cascade.thresholds import Fit, Thresholds
+from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import runs
 from uacs.cluster.evaluation import Models
 from uacs.cluster.runs import Run
@@ -64,7 +64,7 @@ def estimate(
         asked, twice, each = _measured(calibration, given, all_stages)
     elif given:
         source = "by the thresholds' fits; no calibration says how long"
-        asked, twice, each = 1.0 if all_stages else _share(given.small, given.tau_small), math.nan, (math.nan,) * 3
+        asked, twice, each = 1.0 if all_stages else _share(given), math.nan, (math.nan,) * 3
     else:
         raise Refused(
             "nothing says yet how unsure the models are: run `uacs calibrate` first, then this with its --thresholds"
@@ -122,7 +122,7 @@ def _calibration(thresholds: Place | None, out: Place) -> Run | None:
 def _measured(run: Run, given: Thresholds | None, all_stages: bool) -> tuple[float, float, tuple[float, float, float]]:
     """Shares asked and asked twice, and mean seconds of a sample in each stage."""
     thresholds = given or runs.read_thresholds(run.place("thresholds.json"))
-    table = with_decision(run.table(), thresholds.tau_small, thresholds.tau_large)
+    table = with_decision(run.table(), thresholds.tau_small, thresholds.tau_large, thresholds.deferral)
     stage = np.array(table["stage"].to_pylist(), object)
     if all_stages:
         verify = np.array(table["verify_status"].to_pylist(), object)
@@ -134,9 +134,17 @@ def _measured(run: Run, given: Thresholds | None, all_stages: bool) -> tuple[flo
     return asked, twice, (small, large, again)
 
 
-def _share(fit: Fit | None, tau: float) -> float:
-    """Share of u above tau by the two Gaussians of Eq. 18; NaN where the thresholds say nothing of them."""
-    if fit is None or fit.mu_same is None or fit.mu_opposite is None or not fit.sd_same or not fit.sd_opposite:
+def _share(thresholds: Thresholds) -> float:
+    """Share of u above tau_small by the two Gaussians of Eq. 18; NaN where the thresholds say nothing of them."""
+    fit, tau = thresholds.small, thresholds.tau_small
+    if (
+        thresholds.deferral
+        or fit is None
+        or fit.mu_same is None
+        or fit.mu_opposite is None
+        or not fit.sd_same
+        or not fit.sd_opposite
+    ):
         return math.nan
     counts = np.array([fit.n_same, fit.n_opposite], float)
     above = norm.sf(tau, loc=[fit.mu_same, fit.mu_opposite], scale=[fit.sd_same, fit.sd_opposite])

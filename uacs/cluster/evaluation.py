@@ -18,6 +18,7 @@ from ray import serve
 
 from uacs import fingerprints, mllm
 from uacs.cascade.outcomes import with_decision
+from uacs.cascade.routing import Verify
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import runs, status, tally
@@ -70,8 +71,11 @@ def evaluate(
         "tau_small": thresholds.tau_small,
         "tau_large": thresholds.tau_large,
     }
+    if thresholds.deferral:
+        identity["deferral"] = fingerprints.of_settings(thresholds.deferral.model_dump())
     refuse_other_models(thresholds, identity)
-    ask = Ask(thresholds.tau_small, thresholds.tau_large, all_stages, "conflict" if all_stages else "due")
+    verify: Verify = "conflict" if all_stages else "due"
+    ask = Ask(thresholds.tau_small, thresholds.tau_large, all_stages, verify, thresholds.deferral)
     run = Run.begin(out, identity, settings.model_dump())
     wall = _answer(run, models, ask, settings, progress)
     return _finish(run, models, thresholds, wall)

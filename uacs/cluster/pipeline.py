@@ -19,6 +19,7 @@ from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy
 
 from uacs.cascade import outcomes, routing
+from uacs.cascade.deferral import Deferral, doubts
 from uacs.cascade.routing import Verify
 from uacs.cluster.asking import Asking
 from uacs.cluster.progress import Counts, of_table
@@ -44,6 +45,7 @@ class Ask:
     tau_large: float
     everyone: bool
     verify: Verify
+    deferral: Deferral | None = None
 
     @property
     def decided(self) -> bool:
@@ -170,15 +172,15 @@ class LargeStage:
         part, samples, small = _from_columns(columns)
         table, ask = self._asked(part, samples, small), self.work.ask
         if ask.decided:
-            table = outcomes.with_decision(table, ask.tau_small, ask.tau_large)
+            table = outcomes.with_decision(table, ask.tau_small, ask.tau_large, ask.deferral)
         write_outcome(places.within(self.work.out, part), table)
         counts = of_table(table)
         ray.get(self.tally.finish.remote(part, counts))
         return pa.Table.from_pylist([{"part": part} | asdict(counts)])
 
     def _asked(self, part: str, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:
-        ask_, u_small = self.work.ask, np.array([s.u for s in small])
-        due = np.isfinite(u_small) if ask_.everyone else routing.escalated(u_small, ask_.tau_small)
+        ask_, doubt = self.work.ask, doubts(small, self.work.ask.deferral)
+        due = np.isfinite(doubt) if ask_.everyone else routing.escalated(doubt, ask_.tau_small)
         sums = {"due": int(due.sum()), "asked": 0, "looked_twice": 0}
 
         def told(asked: int, twice: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from uacs.cascade import paired
-from uacs.cascade.outcomes import SYSTEMS, column, with_decision
+from uacs.cascade.outcomes import SYSTEMS, column, doubt, with_decision
 from uacs.cascade.replay import Answers
 from uacs.cascade.replay import replay as route
 from uacs.cascade.summary import summarise
@@ -26,8 +26,8 @@ def replay(run: Run, thresholds: Thresholds) -> dict:
     refuse_other_models(thresholds, identity)
     run.metrics()  # raises if it is not finished
     table = run.table()
-    replayed = route(Answers.of(table), thresholds.tau_small, thresholds.tau_large)
-    decided = with_decision(table, thresholds.tau_small, thresholds.tau_large)
+    replayed = route(Answers.of(table), thresholds.tau_small, thresholds.tau_large, doubt(table, thresholds.deferral))
+    decided = with_decision(table, thresholds.tau_small, thresholds.tau_large, thresholds.deferral)
     summary = summarise(decided, _like(run), thresholds, wall=None, name=identity["dataset"])
     return summary | {"missing": {"large": int(replayed.missing_large), "verify": int(replayed.missing_verify)}}
 

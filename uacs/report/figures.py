@@ -34,10 +34,10 @@ def stages(samples: dict[str, int], seconds: dict[str, float]) -> str:
         return _svg(figure)
 
 
-def uncertainties(panels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float]]) -> str:
+def uncertainties(panels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float, str]]) -> str:
     """Figure 4: a histogram of u where the model's polarity is right and wrong, with Gaussian fits.
 
-    A panel is (u, prediction, label, tau), arrays (N,) over the samples that the model answered.
+    A panel is (u, prediction, label, tau, what u is), arrays (N,) over the samples that the model answered.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 2.9), layout="constrained")
@@ -59,7 +59,9 @@ def _bar(axes: Axes, title: str, values: Mapping[str, float], form: str) -> None
     axes.tick_params(length=0)
 
 
-def _histograms(axes: Axes, title: str, u: np.ndarray, prediction: np.ndarray, label: np.ndarray, tau: float) -> None:
+def _histograms(
+    axes: Axes, title: str, u: np.ndarray, prediction: np.ndarray, label: np.ndarray, tau: float, unit: str
+) -> None:
     same, opposite = same_and_opposite(prediction, label)
     edges = np.histogram_bin_edges(u, bins=24)
     for mask, name, colour in ((same, "right", RIGHT), (opposite, "wrong", WRONG)):
@@ -72,7 +74,7 @@ def _histograms(axes: Axes, title: str, u: np.ndarray, prediction: np.ndarray, l
             grid = np.linspace(edges[0], edges[-1], 200)
             axes.plot(grid, _gaussian(grid, values.mean(), values.std()), color=colour, linewidth=1.5)
     axes.axvline(tau, color="#333333", linewidth=1, linestyle="--", label=f"threshold {tau:.2f}")
-    axes.set(title=title, xlabel="uncertainty (nats)", ylabel="density")
+    axes.set(title=title, xlabel=unit, ylabel="density")
     axes.legend(frameon=False, fontsize=8)
 
 

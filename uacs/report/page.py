@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from uacs.cascade.outcomes import column
+from uacs.cascade.outcomes import column, doubt
 from uacs.cascade.thresholds import Thresholds
 from uacs.records import STAGES
 from uacs.report import figures
@@ -55,7 +55,10 @@ def _uncertainty_figure(table: pa.Table, thresholds: Thresholds) -> str | None:
     label, panels = column(table, "label"), {}
     for model, tau in (("small", thresholds.tau_small), ("large", thresholds.tau_large)):
         u, y = column(table, f"u_{model}"), column(table, f"y_{model}")
+        unit = "uncertainty (nats)"
+        if model == "small" and thresholds.deferral:
+            u, unit = doubt(table, thresholds.deferral), "expected gain of asking the large model"
         known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)
         if known.any():
-            panels[SYSTEMS[model]] = (u[known], y[known], label[known], tau)
+            panels[SYSTEMS[model]] = (u[known], y[known], label[known], tau, unit)
     return figures.uncertainties(panels) if panels else None
