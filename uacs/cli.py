@@ -1,6 +1,5 @@
 """The command `uacs`. Each command parses, calls what does the work, prints, and exits with 0, 1 or 2."""
 
-import math
 import re
 import shutil
 import signal
@@ -9,24 +8,12 @@ from pathlib import Path
 
 import click
 
+from uacs.cli_options import FOLDER, PLACE, finite, notes
+from uacs.cli_tune import tune
 from uacs.errors import UacsError, WrongUse
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
-RESUMED = ("demo", "train ubm", "calibrate", "evaluate")
-FOLDER = click.Path(path_type=Path)
-
-
-class Somewhere(click.ParamType):
-    """A path, or a URI that pyarrow reaches."""
-
-    name = "place"
-
-    def convert(self, value, param, ctx):
-        """A URI stays the string that it is."""
-        return value if isinstance(value, Path) or "://" in value else Path(value)
-
-
-PLACE = Somewhere()
+RESUMED = ("demo", "train ubm", "calibrate", "evaluate", "tune thresholds", "tune ubm")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -95,14 +82,9 @@ def commands() -> None:
     Start here:   uacs demo
     Your data:    uacs prepare, uacs train ubm, uacs calibrate, uacs evaluate
     Afterwards:   uacs status, uacs report, uacs replay, uacs compare
+    Better:       uacs tune thresholds, uacs tune ubm
     Trouble:      uacs doctor
     """
-
-
-def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a number to reckon with")
-    return value
 
 
 def _run_options(function):
@@ -162,7 +144,7 @@ def prepare(source: str, out: Path, columns: tuple[str, ...], **settings) -> Non
         dataset = write(source, out, PrepareSettings(columns=named, **settings), progress)
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}
     print(f"{out}: {dataset.info.name}, " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
-    _notes(dataset.info.notes)
+    notes(dataset.info.notes)
 
 
 @commands.group()
@@ -217,9 +199,9 @@ def ubm(
 @_run_options
 @click.option("--split", default="valid", show_default=True)
 @click.option(
-    "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=_finite, help="Eq. 19's λ; default: the dataset's."
+    "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=finite, help="Eq. 19's λ; default: the dataset's."
 )
-@click.option("--beta", type=float, callback=_finite, default=0.0, show_default=True, help="Eq. 19's β, in nats.")
+@click.option("--beta", type=float, callback=finite, default=0.0, show_default=True, help="Eq. 19's β, in nats.")
 def calibrate(data, ubm, mllm, out, config, max_errors, log_json, overrides, split, lambda_, beta) -> None:
     """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
     from uacs.cluster import evaluation
@@ -232,7 +214,7 @@ def calibrate(data, ubm, mllm, out, config, max_errors, log_json, overrides, spl
         thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
     where = places.within(out, "thresholds.json")
     print(f"{where}: tau_small {thresholds.tau_small:.4f}, tau_large {thresholds.tau_large:.4f}")
-    _notes(thresholds.warnings)
+    notes(thresholds.warnings)
 
 
 @commands.command(
@@ -247,10 +229,10 @@ def calibrate(data, ubm, mllm, out, config, max_errors, log_json, overrides, spl
     "--lambda",
     "lambda_",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=finite,
     help="Eq. 19's λ where it calibrates; default: the dataset's.",
 )
-@click.option("--beta", type=float, callback=_finite, help="Eq. 19's β where it calibrates, in nats; 0.")
+@click.option("--beta", type=float, callback=finite, help="Eq. 19's β where it calibrates, in nats; 0.")
 @click.option("--dry-run", is_flag=True, help="Say what it would ask, how long it would take and how much memory.")
 def evaluate(
     data,
@@ -290,7 +272,7 @@ def evaluate(
             valid = evaluation.Models(models.dataset, "valid", ubm, mllm)
             with cascade("calibrating") as progress:
                 given = evaluation.calibrated(valid, out, settings, lambda_, beta or 0.0, progress)
-            _notes(given.warnings)
+            notes(given.warnings)
         with cascade("evaluating") as progress:
             summary = evaluation.evaluate(models, given, out, settings, all_stages, progress)
     print(metrics_text(summary) + f"\n\nreport: {places.within(out, 'report.html')}")
@@ -337,9 +319,9 @@ def status(run) -> None:
     help="Run of `uacs calibrate` to set thresholds by; default: RUN/calibration, if `evaluate` made it.",
 )
 @click.option(
-    "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=_finite, help="Eq. 19's λ; default: the calibration's."
+    "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=finite, help="Eq. 19's λ; default: the calibration's."
 )
-@click.option("--beta", type=float, callback=_finite, help="Eq. 19's β, in nats; default: the calibration's.")
+@click.option("--beta", type=float, callback=finite, help="Eq. 19's β, in nats; default: the calibration's.")
 @click.option("--out", type=FOLDER, help="Folder for the replayed metrics.json and thresholds.json.")
 def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
     """What other thresholds would have made of RUN's answers; no model runs.
@@ -357,7 +339,7 @@ def replay(run, thresholds, calibration, lambda_, beta, out) -> None:
     done = Run.open(run)
     given = read_thresholds(thresholds) if thresholds else review.recalibrated(done, calibration, lambda_, beta)
     summary = review.replay(done, given)
-    _notes(given.warnings)
+    notes(given.warnings)
     print(f"tau_small {given.tau_small:.4f}, tau_large {given.tau_large:.4f}\n\n{metrics_text(summary)}")
     if said := missing_text(summary["missing"]):
         print(f"note: {said}", file=sys.stderr)
@@ -442,8 +424,4 @@ def _clear_afterwards(out: Path | str) -> None:
         click.get_current_context().call_on_close(lambda: shutil.rmtree(out / SCRATCH, ignore_errors=True))
 
 
-def _notes(notes: list[str], most: int = 5) -> None:
-    for note in notes[:most]:
-        print(f"note: {note}", file=sys.stderr)
-    if len(notes) > most:
-        print(f"note: and {len(notes) - most} more notes", file=sys.stderr)
+commands.add_command(tune)

@@ -7,28 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.cluster.conftest import SETTINGS
 from uacs import metrics
 from uacs.cascade.outcomes import column
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import review
-from uacs.cluster.evaluation import Models, calibrate, evaluate
-from uacs.cluster.resources import Resources
+from uacs.cluster.evaluation import Models, evaluate
 from uacs.cluster.runs import Run, write_outcome
-from uacs.config import EvaluationSettings
 from uacs.errors import BadInput, Refused, WrongUse
-
-SETTINGS = EvaluationSettings(chunk_size=16, resources=Resources(pool=1, parts_in_flight=1))
-
-
-@pytest.fixture(scope="module")
-def runs(ray_cluster, dataset, ubm, recorded, tmp_path_factory):
-    """calibration, whole (everyone asked) and sparse (the unsure alone), at λ 0.3 and β 0.1."""
-    out = tmp_path_factory.mktemp("runs")
-    valid, test = (Models(dataset, split, ubm, f"recorded:{recorded}") for split in ("valid", "test"))
-    thresholds = calibrate(valid, out / "calibration", SETTINGS, 0.3, 0.1)
-    evaluate(test, thresholds, out / "whole", SETTINGS, all_stages=True)
-    evaluate(test, thresholds, out / "sparse", SETTINGS)
-    return out
 
 
 def summary_of(run):

@@ -12,7 +12,8 @@ from tests.conftest import write_raw
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.errors import BadInput, Refused
 from uacs.ubm.folder import load_weights
-from uacs.ubm.training import best_epoch, train
+from uacs.ubm.predictor import SmallPredictor
+from uacs.ubm.training import Diverged, best_epoch, train
 
 
 def same(a, b):
@@ -84,6 +85,31 @@ def test_it_stops_when_validation_no_longer_improves(dataset, encoder, fast, tmp
     settings = fast.model_copy(update={"patience": 2, "max_epochs": 60, "lr_text": 0.05, "lr_other": 0.05})
     epochs = train(dataset, str(encoder), settings, tmp_path / "ubm")
     assert len(epochs) == best_epoch(epochs) + 1 + 2
+
+
+def test_what_is_heard_of_the_best_epoch_is_what_the_ubm_answers(dataset, encoder, fast, ubm, tmp_path):
+    heard, order = [], []
+
+    def answers(epoch, answered):
+        heard.append(answered)
+        order.append(("answers", epoch["epoch"], (tmp_path / "ubm" / "unfinished" / "state.pt").exists()))
+
+    def progress(epoch):
+        order.append(("progress", epoch["epoch"], (tmp_path / "ubm" / "unfinished" / "state.pt").exists()))
+
+    epochs = train(dataset, str(encoder), fast, tmp_path / "ubm", progress, answers)
+    assert order[:2] == [("answers", 1, False), ("progress", 1, True)] and len(order) == 2 * len(epochs)
+    assert same(ubm, tmp_path / "ubm")
+    samples, best = list(dataset.samples("valid")), heard[best_epoch(epochs)]
+    outputs = SmallPredictor(tmp_path / "ubm").predict(samples)
+    assert best.sample_ids == [sample.sample_id for sample in samples]
+    for name in ("y", "u", "p"):
+        assert getattr(best, name) == pytest.approx(np.array([getattr(o, name) for o in outputs]), abs=1e-5)
+
+
+def test_a_training_whose_loss_is_no_number_ends_with_the_mend(dataset, encoder, fast, tmp_path):
+    with pytest.raises(Diverged, match="epoch 1: the loss is .*; lower the learning rates"):
+        train(dataset, str(encoder), fast.model_copy(update={"lr_text": 1e30, "lr_other": 1e30}), tmp_path / "ubm")
 
 
 def test_a_folder_that_is_no_encoder_is_named(dataset, fast, tmp_path):

@@ -57,9 +57,9 @@ class Objective:
             return gain - float(self.value or 0) * time
         if self.kind == "budget":
             over = np.maximum(time - float(self.value or 0), 0)
-            return np.where(over > 0, -_FAR - over, gain)
+            return np.where(over > 0, -_FAR - over, gain) + 0 * gain  # NaN stays NaN
         short = np.maximum(self._floor(large) - gain, 0)
-        return np.where(short > _TIE, -_FAR - short, -time)
+        return np.where(short > _TIE, -_FAR - short, -time) + 0 * gain
 
     def choose(self, quality: np.ndarray, time: np.ndarray, large: float) -> int:
         """The position of the wanted point among (P,); of equals the cheapest, then the first.

@@ -53,7 +53,7 @@ def prices(table: pa.Table, given: dict[str, float] | None = None) -> Prices:
         found = Prices(known["small"], known["large"], known["verify"], SECONDS if len(given) < len(STAGES) else OWN)
     if not found.large > 0:
         raise WrongUse(
-            f"the large model costs {found.large:g} a sample, so there is nothing to save; give --price large="
+            f"the large model costs {found.large:g} a sample, so there is nothing to save; give a --price of large"
         )
     return found
 

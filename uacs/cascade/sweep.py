@@ -93,7 +93,8 @@ def axis(u: np.ndarray, most: int = MOST_VALUES) -> np.ndarray:
     if len(between) + 2 > most:
         between = np.unique(np.quantile(u[np.isfinite(u)], np.linspace(0, 1, most)[1:-1], method="inverted_cdf"))
         between = between[between < values[-1]]
-    return np.concatenate([[values[0] - beyond], between, [values[-1] + beyond]])
+    below = min(values[0] - beyond, np.nextafter(values[0], -np.inf))
+    return np.concatenate([[below], between, [values[-1] + beyond]])
 
 
 @dataclass(frozen=True)

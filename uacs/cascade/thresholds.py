@@ -1,6 +1,7 @@
 """Where the doubt begins: thresholds from the validation split (Eq. 18-19), and their file."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from uacs.cascade.deferral import Deferral
 from uacs.cascade.outcomes import column
+from uacs.cascade.recording import Recording
 from uacs.cascade.uncertainty import polarity
 from uacs.errors import BadInput
 from uacs.records import Polarity
@@ -151,6 +153,55 @@ def of_table(table: pa.Table, lambda_: float = 0.5, beta: float = 0.0) -> Thresh
         large=fits["large"],
         warnings=warnings,
     )
+
+
+def explained(
+    recording: Recording,
+    tau_small: float,
+    tau_large: float,
+    rule: str,
+    warnings: Iterable[str] = (),
+    deferral: Deferral | None = None,
+) -> Thresholds:
+    """thresholds.json's content for any two thresholds, with the λ and β at which Eq. 19 gives the same.
+
+    λ is held within [0, 1] and β makes up the rest, so that (1-λ)·mu_same + λ·mu_opposite + β is the threshold.
+    Where there are no two means to lie between, λ is 0.5 and β is taken from what `fit` falls back on. A
+    `deferral`'s tau_small is no entropy, so there `small` is left out. Raises `BadInput` where a model answered
+    no labelled sample.
+    """
+    return Thresholds(
+        tau_small=tau_small,
+        tau_large=tau_large,
+        rule=rule,
+        deferral=deferral,
+        small=None if deferral else _equivalent(tau_small, *labelled(recording, "small")),
+        large=_equivalent(tau_large, *labelled(recording, "large")),
+        warnings=list(warnings),
+    )
+
+
+def labelled(recording: Recording, model: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u, y and label, (n,) each, of the samples with a label that the `small` or the `large` model answered.
+
+    Raises `BadInput` where there are none.
+    """
+    u, y = getattr(recording.answers, f"u_{model}"), getattr(recording.answers, f"y_{model}")
+    known = np.isfinite(u) & np.isfinite(y) & np.isfinite(recording.label)
+    if not known.any():
+        raise BadInput(f"the {model} model answered no labelled sample; see column error of the outcomes")
+    return u[known], y[known], recording.label[known]
+
+
+def _equivalent(tau: float, u: np.ndarray, prediction: np.ndarray, label: np.ndarray) -> Fit:
+    """`fit` with the λ and β that give tau."""
+    _, made_of, _ = fit(u, prediction, label)
+    same, opposite = made_of.mu_same, made_of.mu_opposite
+    lambda_ = 0.5
+    if same is not None and opposite is not None and same != opposite:
+        lambda_ = float(np.clip((tau - same) / (opposite - same), 0, 1))
+    without, _, _ = fit(u, prediction, label, lambda_)
+    return fit(u, prediction, label, lambda_, tau - without)[1]
 
 
 def _or_none(values: np.ndarray, statistic) -> float | None:

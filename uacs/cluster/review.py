@@ -28,7 +28,7 @@ def replay(run: Run, thresholds: Thresholds) -> dict:
     table = run.table()
     replayed = route(Answers.of(table), thresholds.tau_small, thresholds.tau_large, doubt(table, thresholds.deferral))
     decided = with_decision(table, thresholds.tau_small, thresholds.tau_large, thresholds.deferral)
-    summary = summarise(decided, _like(run), thresholds, wall=None, name=identity["dataset"])
+    summary = summarise(decided, run.like, thresholds, wall=None, name=identity["dataset"])
     return summary | {"missing": {"large": int(replayed.missing_large), "verify": int(replayed.missing_verify)}}
 
 
@@ -72,9 +72,9 @@ def compare(
 ) -> paired.Comparison:
     """Two runs on the samples that both answered, as RUN or RUN:SYSTEM with a system of `SYSTEMS`."""
     (one, answers), (two, others) = _run_and_answer(first), _run_and_answer(second)
-    rules = {_like(one), _like(two)}
+    rules = {one.like, two.like}
     if len(rules) > 1:
-        raise Refused(f"{first} is scored by {_like(one)}'s rules, {second} by {_like(two)}'s; there is no difference")
+        raise Refused(f"{first} is scored by {one.like}'s rules, {second} by {two.like}'s; there is no difference")
     return paired.compare(one.table(), two.table(), rules.pop(), (answers, others), resamples, progress=progress)
 
 
@@ -90,8 +90,3 @@ def _run_and_answer(spec: str) -> tuple[Run, str]:
     if not np.isfinite(column(run.table(), SYSTEMS[system])).any():
         raise BadInput(f"{folder}: no sample has an answer of '{system}'; name a run that asked it")
     return run, SYSTEMS[system]
-
-
-def _like(run: Run) -> str:
-    identity = run.manifest["identity"]
-    return identity.get("like") or identity["dataset"]

@@ -6,6 +6,7 @@ status.json            who runs it and how far it is (`cluster/status.py`)
 metrics.json, report.html, thresholds.json
 """
 
+import io
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -112,8 +114,19 @@ class Run:
             thresholds = eq19.of_table(self.table(), lambda_, beta)
         except BadInput as error:
             raise BadInput(f"{self.folder}, split '{identity['split']}': {error}") from None
+        return self.signed(thresholds)
+
+    def signed(self, thresholds: Thresholds) -> Thresholds:
+        """Thresholds made of this run, with the models and the split that they are good for."""
+        identity = self.manifest["identity"]
         made_with = {name: identity[name] for name in ("estimator", "readout", "ubm", "mllm", "dataset", "split")}
         return thresholds.model_copy(update=made_with | {"fingerprint": _asking(identity)})
+
+    @property
+    def like(self) -> str:
+        """The dataset whose rules the run is scored by."""
+        identity = self.manifest["identity"]
+        return identity.get("like") or identity["dataset"]
 
     def metrics(self) -> dict:
         """metrics.json; raises `BadInput` if the run is not finished."""
@@ -132,6 +145,12 @@ class Run:
     def write(self, name: str, text: str) -> None:
         """Write a text file of the run whole or not at all."""
         places.write(self.place(name), (text.rstrip("\n") + "\n").encode())
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a Parquet file of the run whole or not at all."""
+        content = io.BytesIO()
+        table.to_parquet(content)
+        places.write(self.place(name), content.getvalue())
 
     def add_session(self, seconds: float, written: int) -> None:
         """Note how long a session took and how many samples' outcomes it wrote."""

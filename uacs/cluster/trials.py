@@ -8,11 +8,15 @@ quick trials that were done.
 
 import logging
 import os
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # three log files a trial that nobody reads
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what Tune says of itself
@@ -35,8 +39,9 @@ def run(
     """Run trials to their end on the Ray of this process; one that failed has `error` set.
 
     trial is a function of a config, bound to what else it needs by `tune.with_parameters`. It is started anew up
-    to `failures` times if it raised or its worker died.
+    to `failures` times if it raised or its worker died. What `heard` raises ends them all, and is raised here.
     """
+    told = _Told(heard)
     for name in ("ray.tune", "ray.tune.execution.tune_controller"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="uacs-tune-") as scratch:
@@ -48,23 +53,68 @@ def run(
                 name="trials",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Told(heard)] if heard else [],
+                callbacks=[told],
+                stop=told,
                 failure_config=tune.FailureConfig(max_failures=failures),
             ),
         )
-        return list(tuner.fit())
+        try:
+            with _interrupts_heard():
+                found = list(tuner.fit())
+        except TuneError as error:
+            raise told.error or error from None
+        if told.error:
+            raise told.error
+        return found
 
 
-class _Told(tune.Callback):
-    """Hands on what Tune hears."""
+@contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Raise for a Ctrl-C: Tune ends the trials at one, and then returns as if all were done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+        stopped = signal.getsignal(signal.SIGINT) is before[signal.SIGINT]  # Tune gives it back when it hears one
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped:
+        raise KeyboardInterrupt
 
-    def __init__(self, heard: Heard):
+
+class _Told(tune.Callback, tune.Stopper):
+    """Hands on what Tune hears, and ends all if that raises: Tune would make a text of it and go on."""
+
+    def __init__(self, heard: Heard | None):
         self.heard = heard
+        self.error: Exception | None = None
+
+    def __reduce__(self):
+        return _Told, (None,)  # Tune pickles itself for a restart from its own snapshot, which there is none of
 
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
         """A report; a trial that is done reports nothing more."""
-        self.heard(result, False)
+        self._tell(result, False)
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
         """The trial's end, of itself or because the scheduler stopped it."""
-        self.heard(trial.last_result | {"config": trial.config}, True)
+        self._tell(trial.last_result | {"config": trial.config}, True)
+
+    def __call__(self, trial_id: str, result: Report) -> bool:
+        """Whether a trial has reported enough: that is its own affair."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to end."""
+        return self.error is not None
+
+    def _tell(self, report: Report, last: bool) -> None:
+        try:
+            if self.heard:
+                self.heard(report, last)
+        except Exception as error:
+            self.error = error
+            raise

@@ -31,7 +31,7 @@ def stages(samples: dict[str, int], seconds: dict[str, float]) -> str:
         _bar(bottom, "model seconds", seconds, "{:,.2f} s")
         handles = [matplotlib.patches.Patch(color=COLOURS[name], label=name) for name in samples]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(samples), frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def uncertainties(panels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float, str]]) -> str:
@@ -43,7 +43,7 @@ def uncertainties(panels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, fl
         figure = Figure(figsize=(7.4, 2.9), layout="constrained")
         for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
             _histograms(axes, title, *panel)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _bar(axes: Axes, title: str, values: Mapping[str, float], form: str) -> None:
@@ -82,7 +82,8 @@ def _gaussian(x: np.ndarray, mean: float, sd: float) -> np.ndarray:
     return np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as an element that stands in a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,9 @@ import torch
 from torch import distributed, nn
 
 from uacs import metrics
-from uacs.cascade.uncertainty import training_class
+from uacs.cascade.uncertainty import entropy, training_class
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import BadInput, Refused
+from uacs.errors import BadInput, Refused, UacsError
 from uacs.records import Sample
 from uacs.ubm import folder as ubm_folder
 from uacs.ubm.batches import Encoded, check, collate, encode
@@ -32,17 +33,37 @@ Epoch = dict[str, float]
 WINDOW = 16  # batches that are sorted by length together
 
 
+class Diverged(UacsError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What an epoch's UBM answers about the N samples that it is validated by, as `SmallPredictor` would.
+
+    y (N,), u (N,) in nats (Eq. 8), p (N, 3) by `Polarity`.
+    """
+
+    sample_ids: list[str]
+    y: np.ndarray
+    u: np.ndarray
+    p: np.ndarray
+
+
 def train(
     dataset: PreparedDataset,
     text_encoder: str,
     settings: TrainingSettings,
     out: Path,
     progress: Callable[[Epoch], None] | None = None,
+    answers: Callable[[Epoch, Answered], None] | None = None,
 ) -> list[Epoch]:
     """Train on split train, stop by split valid, leave the best epoch in `out`; returns the epochs.
 
     A training that was cut off is taken up where its last epoch ended, by as many processes as there are
-    now. Raises `Refused` if `out` holds a finished UBM or one begun with other settings or data.
+    now. `answers` hears of an epoch before it is saved, and so again if the training is cut off in between;
+    `progress` hears of it once that is done. Raises `Refused` if `out` holds a finished UBM or one begun with
+    other settings or data, and `Diverged` where the learning rates were too high.
     """
     begun = begun_in(out, dataset, text_encoder, settings)
     config = _config(dataset, text_encoder, settings)
@@ -58,15 +79,20 @@ def train(
     epochs = _load_state(out, model, optimiser) if begun else []
 
     out.mkdir(parents=True, exist_ok=True)
-    while not _finished(epochs, settings):
+    while not finished(epochs, settings):
         started = time.perf_counter()
         train_loss = _train_epoch(model, optimiser, training, settings, len(epochs))
-        epoch = {"epoch": len(epochs) + 1, "train_loss": train_loss}
+        epoch, answered = {"epoch": len(epochs) + 1, "train_loss": train_loss}, None
         if rank == 0:
-            epoch |= _validate(model, valid, config.like)
+            valid_loss, answered = _answer(model, valid)
+            _refuse_diverged(epoch, valid_loss, answered)
+            named = metrics.score(answered.y, valid.labels.double().numpy(), config.like)
+            epoch |= {"valid_loss": valid_loss, "valid_acc2": named["acc2"], "valid_mae": named["mae"]}
         epoch["seconds"] = time.perf_counter() - started
         epochs.append(_of_the_first(epoch))
         if rank == 0:
+            if answers and answered:
+                answers(epoch, answered)
             _save_epoch(out, model, optimiser, epochs, _identity(config, dataset))
             if progress:
                 progress(epoch)
@@ -116,11 +142,13 @@ class _Split:
 
     def __init__(self, dataset: PreparedDataset, split: str, tokenizer, config: UbmConfig):
         self.encoded: list[Encoded] = []
+        self.sample_ids: list[str] = []
         self.left_out: list[str] = []
         labels: list[float] = []
         for part in dataset.parts(split):
             samples = self._readable([s for s in dataset.read(part) if s.label is not None], config)
             self.encoded += encode(samples, tokenizer, config.features, config.training.max_text_tokens)
+            self.sample_ids += [s.sample_id for s in samples]
             labels += [s.label for s in samples if s.label is not None]
         if not labels and self.left_out:
             raise BadInput(self.left_out[0])
@@ -141,12 +169,12 @@ class _Split:
         return readable
 
 
-def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eq. 9, the mean over a batch, and the scores (B,)."""
+def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Eq. 9, the mean over a batch; the scores (B,) and the logits (B, 3)."""
     batch = {name: rows.to(device) for name, rows in collate([split.encoded[i] for i in chosen]).items()}
     score, logits = model(batch, len(chosen))
     labels, classes = split.labels[chosen].to(device), split.classes[chosen].to(device)
-    return nn.functional.mse_loss(score, labels) + nn.functional.cross_entropy(logits, classes), score
+    return nn.functional.mse_loss(score, labels) + nn.functional.cross_entropy(logits, classes), score, logits
 
 
 def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSettings, epoch: int) -> float:
@@ -161,7 +189,7 @@ def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSetting
         optimiser.zero_grad()
         for chosen in group:
             if share := chosen[rank::size]:  # empty if the batch has fewer rows than there are processes
-                loss, _ = _loss(model, split, share, settings.device)
+                loss, *_ = _loss(model, split, share, settings.device)
                 (loss * (len(share) / len(chosen)) / len(group)).backward()
                 total += loss.item() * len(share)
         if size > 1:
@@ -218,18 +246,26 @@ def _batches(split: _Split, size: int, draw: np.random.Generator) -> list[list[i
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def _validate(model: Ubm, split: _Split, dataset: str) -> Epoch:
+def _answer(model: Ubm, split: _Split) -> tuple[float, Answered]:
+    """The mean loss over a split, and the answers about its samples."""
     model.eval()
-    total, scores = 0.0, []
+    total, scores, probabilities = 0.0, [], []
     device = str(next(model.parameters()).device)
     with torch.inference_mode():
         for start in range(0, len(split.encoded), 64):
             chosen = list(range(start, min(start + 64, len(split.encoded))))
-            loss, score = _loss(model, split, chosen, device)
+            loss, score, logits = _loss(model, split, chosen, device)
             total += loss.item() * len(chosen)
-            scores.append(score.cpu())
-    named = metrics.score(torch.cat(scores).double().numpy(), split.labels.double().numpy(), dataset)
-    return {"valid_loss": total / len(split.encoded), "valid_acc2": named["acc2"], "valid_mae": named["mae"]}
+            scores.append(score.double().cpu())
+            probabilities.append(torch.softmax(logits.double(), dim=-1).cpu())
+    p = torch.cat(probabilities).numpy()
+    return total / len(split.encoded), Answered(split.sample_ids, torch.cat(scores).numpy(), entropy(p), p)
+
+
+def _refuse_diverged(epoch: Epoch, valid_loss: float, answered: Answered) -> None:
+    if not (np.isfinite([epoch["train_loss"], valid_loss]).all() and np.isfinite([answered.y, answered.u]).all()):
+        losses = f"the loss is {epoch['train_loss']:g} in training, {valid_loss:g} in validation"
+        raise Diverged(f"epoch {epoch['epoch']}: {losses}; lower the learning rates")
 
 
 def _standardise(model: Ubm, samples: list[Encoded]) -> None:
@@ -268,7 +304,8 @@ def best_epoch(epochs: list[Epoch]) -> int:
     return min(range(len(epochs)), key=lambda i: epochs[i]["valid_mae"])
 
 
-def _finished(epochs: list[Epoch], settings: TrainingSettings) -> bool:
+def finished(epochs: list[Epoch], settings: TrainingSettings) -> bool:
+    """Whether a training ends with the last of these epochs, for want of betterment or by their number."""
     if not epochs:
         return False
     return len(epochs) >= settings.max_epochs or len(epochs) - 1 - best_epoch(epochs) >= settings.patience

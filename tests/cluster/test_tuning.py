@@ -1,0 +1,130 @@
+"""`uacs tune thresholds` on real runs: what is chosen is what `uacs evaluate` then does."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from uacs.cascade.outcomes import column
+from uacs.cascade.thresholds import Thresholds
+from uacs.cluster.runs import Run
+
+
+@pytest.fixture
+def search(uacs, runs):
+    """Run `uacs tune thresholds` on the calibration, reporting on the whole test run."""
+    return lambda *words: uacs("tune", "thresholds", runs / "calibration", "--test", runs / "whole", *words)
+
+
+def test_a_search_leaves_thresholds_tables_and_a_page(uacs, search, runs, tmp_path):
+    code, out, err = search("--out", tmp_path / "tuned", "--trials", 9, "--repeats", 2)
+    assert code == 0, err
+    assert "search (9 trials)" in out and "exact sweep" in out and "large model alone" in out
+    trials = pd.read_parquet(tmp_path / "tuned" / "trials.parquet")
+    assert trials["seed"].value_counts().to_dict() == {0: 9, 1: 9}
+    choices = pd.read_parquet(tmp_path / "tuned" / "choices.parquet")
+    assert {"valid_acc2", "test_acc2", "test_acc2_low", "test_mae_high", "valid_time"} <= set(choices)
+    assert choices.choice[0] == "search (9 trials)" and len(choices) >= 8
+    fronts = pd.read_parquet(tmp_path / "tuned" / "fronts.parquet")
+    assert set(fronts.front) == {"exact", "search, seed 0", "search, seed 1"}
+    for _, points in fronts.groupby("front"):
+        assert points.valid_acc2.is_monotonic_increasing and points.valid_time.is_monotonic_increasing
+    summary = json.loads((tmp_path / "tuned" / "search.json").read_text())
+    assert 0 < summary["hypervolume_ratio"] <= 1 and len(summary["repeats"]) == 2
+    page = (tmp_path / "tuned" / "report.html").read_text()
+    assert page.count("<svg") == 4 and "exact sweep" in page
+
+    made = Thresholds.load(tmp_path / "tuned" / "thresholds.json")
+    assert (made.rule, made.split) == ("search", "valid")
+    first = summary["choices"][0]
+    given = ["--thresholds", tmp_path / "tuned" / "thresholds.json"]
+    code, _, err = uacs("replay", runs / "whole", *given, "--out", tmp_path / "r")
+    assert code == 0, err
+    replayed = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert replayed["metrics"]["uacs"]["acc2"] == pytest.approx(first["test_acc2"])
+    assert replayed["stages"]["small"] == pytest.approx(600 * (1 - first["test_asked"]))
+
+
+def test_evaluate_routes_by_what_was_learned(uacs, search, dataset, ubm, recorded, tmp_path):
+    code, _, err = search("--out", tmp_path / "by", "--rule", "learned")
+    assert code == 0, err
+    assert not (tmp_path / "by" / "trials.parquet").exists()
+    told = pd.read_parquet(tmp_path / "by" / "choices.parquet").iloc[0]
+    assert told.deferral
+    thresholds = ["--thresholds", tmp_path / "by" / "thresholds.json"]
+    models = ["--ubm", ubm, "--mllm", f"recorded:{recorded}"]
+    code, _, err = uacs("evaluate", dataset.folder, *models, *thresholds, "--out", tmp_path / "run")
+    assert code == 0, err
+    table = Run.open(tmp_path / "run").table()
+    asked = np.array(table["stage"].to_pylist()) != "small"
+    assert asked.mean() == pytest.approx(told.test_asked)
+    assert 0 < asked.mean() < 1
+    assert np.isfinite(column(table, "y_large")[asked]).all() and np.isnan(column(table, "y_large")[~asked]).all()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["metrics"]["uacs"]["acc2"] == pytest.approx(told.test_acc2)
+    code, _, err = uacs("evaluate", dataset.folder, *models, *thresholds, "--out", tmp_path / "run", "--dry-run")
+    assert code == 0, err
+
+
+def test_own_prices_move_the_choice(search, tmp_path):
+    costs = {}
+    for name, large in (("cheap", 1), ("dear", 100)):
+        prices = ["--price", "small=1", "--price", f"large={large}", "--price", f"verify={large}"]
+        code, _, err = search("--out", tmp_path / name, "--rule", "exact", "--weight", 0.2, *prices)
+        assert code == 0, err
+        costs[name] = json.loads((tmp_path / name / "search.json").read_text())["choices"][0]
+    assert costs["cheap"]["valid_time"] > costs["dear"]["valid_time"]
+
+
+WRONG = [
+    (["--lambda", 1.5], "1.5 is not in the range 0<=x<=1"),
+    (["--budget", 0], "a budget of 0 of the large model's run time cannot be met: the small model alone takes"),
+    (["--budget", "nan"], "not a number to reckon with"),
+    (["--floor", 1.01], "a floor of acc2 1.01 cannot be reached: the best there is has"),
+    (["--floor", 0.8, "--budget", 0.5], "--budget and --floor: a search is after one thing"),
+    (["--metric", "acc9"], "not scored by acc9; there is acc2"),
+    (["--price", "large"], "expected STAGE=PRICE"),
+    (["--price", "large=-1"], "a price is 0 or more"),
+    (["--rule", "risk", "--alpha", "0.001"], "no threshold keeps the error at 0.001"),
+    (["--rule", "risk", "--alpha", "2"], "--alpha 2"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG, ids=[" ".join(map(str, words)) for words, _ in WRONG])
+def test_a_wrong_wish_is_one_clear_line(uacs, runs, tmp_path, words, said):
+    code, out, err = uacs("tune", "thresholds", runs / "calibration", "--out", tmp_path / "out", *words)
+    assert code in (1, 2) and out == ""
+    assert err.startswith("uacs tune thresholds: ") and err.count("\n") == 1
+    assert said in err
+
+
+def test_thresholds_are_not_tested_on_what_they_were_chosen_by(uacs, runs, tmp_path):
+    valid = runs / "calibration"
+    code, _, err = uacs("tune", "thresholds", valid, "--test", valid, "--out", tmp_path / "out")
+    assert code == 1 and "test on a run over another split" in err
+
+
+def test_a_run_that_asked_about_some_is_no_ground_to_search_on(uacs, runs, tmp_path):
+    unsure = runs / "sparse"
+    code, _, err = uacs("tune", "thresholds", unsure, "--out", tmp_path / "out")
+    assert code == 1 and "were never asked of the large model; search over a run of `uacs calibrate`" in err
+    code, _, err = uacs("tune", "thresholds", runs / "calibration", "--test", unsure, "--out", tmp_path / "out")
+    assert code == 1 and str(unsure) in err
+
+
+def test_another_search_in_the_same_folder_is_refused_with_the_difference(search, tmp_path):
+    words = ["--out", tmp_path / "out", "--rule", "exact"]
+    assert search(*words)[0] == 0
+    code, _, err = search(*words, "--budget", "50%")
+    assert code == 1 and "was made with objective" in err and "name a new --out" in err
+
+
+def test_an_evaluation_with_its_calibration_within_is_ground_and_test_at_once(uacs, runs, tmp_path):
+    run = shutil.copytree(runs / "whole", tmp_path / "run")
+    shutil.copytree(runs / "calibration", run / "calibration")
+    code, _, err = uacs("tune", "thresholds", run, "--out", tmp_path / "out", "--rule", "quantile")
+    assert code == 0, err
+    told = pd.read_parquet(tmp_path / "out" / "choices.parquet").iloc[0]
+    assert (told.valid_n, told.test_n) == (80, 600)
