@@ -1,14 +1,13 @@
 """The command `uacs`. Each command parses, calls what does the work, prints, and exits with 0, 1 or 2."""
 
 import re
-import shutil
 import signal
 import sys
 from pathlib import Path
 
 import click
 
-from uacs.cli_options import FOLDER, PLACE, finite, notes
+from uacs.cli_options import FOLDER, PLACE, clear_afterwards, finite, notes
 from uacs.cli_tune import tune
 from uacs.errors import UacsError, WrongUse
 
@@ -176,7 +175,7 @@ def ubm(
     from uacs.ubm.training import best_epoch
     from uacs.ubm.training import train as train_ubm
 
-    _clear_afterwards(out)
+    clear_afterwards(out)
     training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
     with counter("preparing") as progress:
         dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
@@ -409,19 +408,11 @@ def _models(data: str, split: str, ubm: Path, mllm: str, out):
     for run in (out, places.within(out, "calibration")):
         if exists(run):
             refuse_alive(Run.open(run))  # what it reads is not to be prepared anew beneath it
-    _clear_afterwards(out)
+    clear_afterwards(out)
     trained_on, named = load_config(ubm), recognised(data)
     dataset, like = (named, named) if named else (trained_on.dataset, trained_on.like)
     with counter("preparing") as progress:
         return Models(open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress), split, ubm, mllm)
-
-
-def _clear_afterwards(out: Path | str) -> None:
-    """Raw data is prepared anew by every command; what it was prepared into goes with the command."""
-    from uacs.data.prepare import SCRATCH
-
-    if isinstance(out, Path):
-        click.get_current_context().call_on_close(lambda: shutil.rmtree(out / SCRATCH, ignore_errors=True))
 
 
 commands.add_command(tune)

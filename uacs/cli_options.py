@@ -1,6 +1,7 @@
 """What the commands' options are made of."""
 
 import math
+import shutil
 from pathlib import Path
 
 import click
@@ -42,6 +43,14 @@ def finite(context: click.Context | None, option: click.Parameter | None, value:
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a number to reckon with")
     return value
+
+
+def clear_afterwards(out: Path | str) -> None:
+    """Raw data is prepared anew by every command; what it was prepared into goes with the command."""
+    from uacs.data.prepare import SCRATCH
+
+    if isinstance(out, Path):
+        click.get_current_context().call_on_close(lambda: shutil.rmtree(out / SCRATCH, ignore_errors=True))
 
 
 def notes(said: list[str], most: int = 5) -> None:

@@ -1,8 +1,10 @@
 """The commands `uacs tune`: what is chosen by one split, and reported on another."""
 
+from pathlib import Path
+
 import click
 
-from uacs.cli_options import PLACE, SHARE, finite, notes
+from uacs.cli_options import FOLDER, PLACE, SHARE, clear_afterwards, finite, notes
 from uacs.errors import WrongUse
 
 RULES = ("search", "exact", "means", "mean", "gaussian", "quantile", "learned", "risk")
@@ -81,6 +83,81 @@ def thresholds(
     notes(list(view.warnings))
     print(thresholds_text(view))
     print(f"\n{places.within(out, 'thresholds.json')}\nreport: {places.within(out, 'report.html')}")
+
+
+@tune.command(
+    epilog="Example: uacs tune ubm runs/demo/data --calibration runs/demo/calibration --test runs/demo/baseline "
+    "--around runs/demo/ubm --out runs/tuned-ubm --trials 8"
+)
+@click.argument("data")
+@click.option("--calibration", type=PLACE, required=True, help="Run of `uacs calibrate`: the large model's answers.")
+@_objective_options
+@click.option("--preset", help="Table I's column to search around: mosi, mosei or sims; default: the dataset's.")
+@click.option("--around", type=FOLDER, help="A trained UBM whose settings and encoder to search around instead.")
+@click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="Trainings; raise it to go on.")
+@click.option("--at-once", default=2, show_default=True, type=click.IntRange(1), help="Trainings at the same time.")
+@click.option("--gpus", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of a GPU for each.")
+@click.option("--grace", default=3, show_default=True, type=click.IntRange(1), help="Epochs before ASHA may stop one.")
+@click.option("--reduction", default=3.0, show_default=True, type=click.FloatRange(1, min_open=True), help="ASHA's η.")
+@click.option("--repeats", default=1, show_default=True, type=click.IntRange(0), help="Of the best, with other seeds.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A training setting, as max_epochs=30.")
+def ubm(
+    data,
+    calibration,
+    out,
+    seed,
+    test,
+    metric,
+    weight,
+    budget,
+    floor,
+    prices,
+    preset,
+    around,
+    text_encoder,
+    overrides,
+    **search,
+) -> None:
+    """Search for a small model's learning rates, decays and dropout by the best cascade that it makes possible.
+
+    Each trial is a training on DATA, of which ASHA stops those that fall behind. OUT/ubm and OUT/thresholds.json are
+    for `uacs evaluate`, as they are.
+    """
+    from uacs.cluster.choices import grounds
+    from uacs.cluster.search_ubm import SearchSettings
+    from uacs.cluster.tuning_ubm import tune_ubm
+    from uacs.data.prepare import PrepareSettings, open_dataset, recognised
+    from uacs.report.search_text import trial_text, ubm_text
+    from uacs.ubm.folder import DEFAULT_ENCODERS
+    from uacs.ubm.settings import load_config, overridden, training_settings
+
+    if not isinstance(out, Path):
+        raise WrongUse(f"--out {out}: trainings write to a folder that every node sees, not to a URI")
+    objective = _objective(metric, weight, budget, floor)
+    if preset and around:
+        raise WrongUse("--preset and --around: a search is around one of them")
+    known = load_config(around) if around else None
+    training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
+    given = grounds(calibration, test, _prices(prices))
+    clear_afterwards(out)
+    dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or given.calibration.like))
+    start = known.training if known else training_settings(preset or dataset.info.kind.preset)
+    base = overridden(start, list(overrides))
+    encoder = text_encoder or (known.text_encoder if known else DEFAULT_ENCODERS[dataset.info.language])
+    settings = SearchSettings(
+        seed=seed, threads=base.threads if any("threads" in o for o in overrides) else 1, **search
+    )
+    over = 0
+
+    def told(row: dict, last: bool) -> None:
+        nonlocal over
+        over += last
+        print(trial_text(row, metric, last, over, settings.trials + settings.repeats), flush=True)
+
+    view = tune_ubm(dataset, encoder, base, given, out, settings, objective, told)
+    notes(list(view.warnings))
+    print(f"\n{ubm_text(view)}\n\n{out / 'ubm'}, {out / 'thresholds.json'}\nreport: {out / 'report.html'}")
 
 
 def _objective(metric: str, weight: float | None, budget: float | None, floor: float | None):

@@ -119,7 +119,6 @@ def _small(out: Path, dataset: PreparedDataset, seed: int) -> None:
     tiny_bert.create(encoder, (s.text for s in dataset.samples("train") if s.text), seed)
     print("train the small model")
     ubm_training.train(dataset, str(encoder), TrainingSettings(**UBM, seed=seed), out / "ubm", print_epoch)
-    shutil.rmtree(encoder)
 
 
 def _large(out: Path, dataset: PreparedDataset, seed: int) -> None:

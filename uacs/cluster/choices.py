@@ -30,6 +30,7 @@ class Grounds:
     valid: Recording
     test: Recording | None
     prices: Prices
+    tested: Run | None = None
 
     @property
     def splits(self) -> dict[str, Recording]:
@@ -72,7 +73,8 @@ def grounds(run: Place, test: Place | None, given: dict[str, float]) -> Grounds:
     found.metrics()  # raises if it is not finished
     table = found.table()
     valid = _recording(found)
-    return Grounds(found, valid, _tested(found, test), prices(table, given))
+    tested = _tested(found, test)
+    return Grounds(found, valid, _recording(tested) if tested else None, prices(table, given), tested)
 
 
 def choices(
@@ -114,8 +116,13 @@ def _choice(given: Grounds, name: str, title: str, make: Callable[[], Thresholds
         made = make()
     except BadInput as error:
         return Choice(title, None, None, None, str(error), short)
-    test = point(given.test, made, given.prices) if given.test else None
-    return Choice(title, made, point(given.valid, made, given.prices), test, "; ".join(made.warnings), short)
+    return weighed(given, title, made, short)
+
+
+def weighed(given: Grounds, name: str, made: Thresholds, short: str) -> Choice:
+    """Thresholds, and what they come to on both splits."""
+    points = {split: point(recording, made, given.prices) for split, recording in given.splits.items()}
+    return Choice(name, made, points["valid"], points.get("test"), "; ".join(made.warnings), short)
 
 
 def _recording(run: Run) -> Recording:
@@ -125,8 +132,8 @@ def _recording(run: Run) -> Recording:
         raise BadInput(f"{run.folder}: {error}") from None
 
 
-def _tested(calibration: Run, place: Place | None) -> Recording | None:
-    """The recording to report on; refused if it is the calibration's own, or of other models."""
+def _tested(calibration: Run, place: Place | None) -> Run | None:
+    """The run to report on; refused if it is the calibration's own, or of other models."""
     if place is None:
         return None
     run = Run.open(place)
@@ -135,7 +142,7 @@ def _tested(calibration: Run, place: Place | None) -> Recording | None:
     if (ours["split"], ours["data"]) == (theirs["split"], theirs["data"]):
         raise Refused(f"{place}: the samples that thresholds are chosen by; test on a run over another split")
     refuse_other_models(read_thresholds(calibration.place("thresholds.json")), theirs)
-    return _recording(run)
+    return run
 
 
 def rule_settings_of(given: Grounds, lambda_: float | None = None, **told) -> RuleSettings:

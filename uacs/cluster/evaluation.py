@@ -32,7 +32,7 @@ from uacs.config import EvaluationSettings
 from uacs.data import places
 from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import Refused
+from uacs.errors import BadInput, Refused
 from uacs.records import OUTCOME_SCHEMA
 from uacs.report.page import page
 from uacs.ubm.settings import UbmConfig, load_config
@@ -133,6 +133,8 @@ def calibrated(
 def rewrite_report(folder: Place) -> dict:
     """Write the report of a finished run anew, from its own files; returns the content of metrics.json."""
     run = Run.open(folder)
+    if (command := run.manifest["identity"]["command"]).startswith("tune"):
+        raise BadInput(f"{folder}: a search's; the same `uacs {command}` again writes its report, and repeats no trial")
     summary, thresholds = run.metrics(), read_thresholds(run.place("thresholds.json"))
     run.write("report.html", page(run.manifest, summary, run.table(), thresholds))
     return summary

@@ -463,6 +463,7 @@ def _identity(task: Task, base: TrainingSettings, settings: SearchSettings) -> d
         "command": "tune ubm",
         "dataset": info.name,
         "like": info.like,
+        "split": "valid",
         "train": task.dataset.checksum("train")[:16],
         "valid": task.dataset.checksum("valid")[:16],
         "text_encoder": task.text_encoder,

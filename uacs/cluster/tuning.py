@@ -52,7 +52,7 @@ def tune_thresholds(
         raise BadInput(found[0].note)
     view = view_of(given, run, settings, objective, searched, found, time.perf_counter() - started)
     run.write("thresholds.json", given.calibration.signed(found[0].thresholds).text())
-    run.write_table("choices.parquet", pd.DataFrame([_told(choice) for choice in found]))
+    run.write_table("choices.parquet", pd.DataFrame([told_of(choice) for choice in found]))
     run.write_table("fronts.parquet", _fronts(given, objective, searched))
     run.write("report.html", thresholds_page(view))
     run.write("search.json", json.dumps(_summary(view, found), indent=2))
@@ -137,7 +137,7 @@ def _fronts(given: Grounds, objective: Objective, searched: list[Searched]) -> p
     return pd.concat(tables, ignore_index=True)
 
 
-def _told(choice: Choice) -> dict:
+def told_of(choice: Choice) -> dict:
     """A row of choices.parquet."""
     made = choice.thresholds
     row: dict[str, object] = {"choice": choice.name, "note": choice.note}
@@ -166,7 +166,7 @@ def _summary(view: ThresholdView, found: list[Choice]) -> dict:
         "trials": view.trials,
         "seconds": view.seconds,
         "hypervolume_ratio": view.ratio,
-        "choices": [_told(choice) for choice in found],
+        "choices": [told_of(choice) for choice in found],
         "repeats": [
             {"seed": r.seed, "tau_small": r.tau_small, "tau_large": r.tau_large, "valid": _of_point(r.valid)}
             | ({"test": _of_point(r.test)} if r.test else {})

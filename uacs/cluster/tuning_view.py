@@ -47,7 +47,7 @@ def view_of(
         trials=settings.trials * len(searched),
         seconds=seconds,
         ratio=_ratio(given, objective, settings, tried) if tried else None,
-        rows=[_row(choice, number == 0) for number, choice in enumerate(choices)],
+        rows=[row_of(choice, number == 0) for number, choice in enumerate(choices)],
         small=_alone(given, "small"),
         large=_alone(given, "large"),
         valid=drawn["valid"],
@@ -164,7 +164,8 @@ def _heat(
     return Heat(LAMBDAS, betas, found[objective.metric].reshape(shape), time_.reshape(shape), at)
 
 
-def _row(choice: Choice, chosen: bool) -> Row:
+def row_of(choice: Choice, chosen: bool) -> Row:
+    """A choice as the page shows it."""
     made = choice.thresholds
     return Row(
         name=choice.name,

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from uacs.cascade.envelope import Line
@@ -49,11 +50,12 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Curve:
-    """A trial's quality (E,) after each of the epochs (E,) that it was given before its end."""
+    """A trial's quality and run time (E,) after each of the epochs (E,) that it was given before its end."""
 
     trial: int
     epochs: np.ndarray
     quality: np.ndarray
+    time: np.ndarray
     status: Status
 
 
@@ -151,73 +153,88 @@ def heat(
 
 
 def halving(curves: Sequence[Curve], chosen: int | None, metric: str) -> str:
-    """What each trial came to epoch by epoch, and where ASHA stopped it."""
+    """What each trial's cascade came to epoch by epoch, in quality and in run time, and where ASHA stopped it."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-        axes = figure.subplots()
-        seen = set()
+        panels = figure.subplots(1, 2)
+        for axes, label in zip(panels, (_with_unit(metric), TIME), strict=True):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set(xlabel="epoch", ylabel=label)
         for curve in sorted(curves, key=lambda c: (c.trial == chosen, c.status == "finished")):
-            best = curve.trial == chosen
-            name = "chosen" if best else curve.status
-            axes.plot(
-                curve.epochs,
-                _shown(metric, curve.quality),
-                color=CHOSEN if best else STATUS[curve.status],
-                linewidth=2.4 if best else 1.1,
-                alpha=1.0 if best or curve.status == "failed" else 0.7,
-                marker={"stopped": "o", "failed": "X"}.get(curve.status),
-                markevery=[-1] if len(curve.epochs) else [],
-                markersize=4 if curve.status == "stopped" else 7,
-                label=None if name in seen else name,
-            )
-            seen.add(name)
-            if best and len(curve.epochs):
-                end = (curve.epochs[-1], _shown(metric, curve.quality)[-1])
-                axes.annotate(
-                    f"trial {chosen}", end, (5, 0), textcoords="offset points", va="center", color=CHOSEN, fontsize=9
-                )
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="epoch", ylabel=_with_unit(metric))
-        if seen:
-            figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8.5)
+            _follow(panels[0], curve, _shown(metric, curve.quality), chosen)
+            _follow(panels[1], curve, 100 * curve.time, chosen)
+        _legend(figure, panels[0])
         return svg(figure)
 
 
 def rates(
     settings: Mapping[str, np.ndarray],
     quality: np.ndarray,
+    time: np.ndarray,
     status: Sequence[Status],
     chosen: int | None,
     metric: str,
 ) -> str:
-    """Quality (T,) of T trials by each of their learning rates (T,); `chosen` is a position.
+    """Quality and run time (T,) of T trials by each of their learning rates (T,); `chosen` is a position.
 
     A trial without a quality stands on the axis.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, len(settings), sharey=True))
-        shown, statuses = _shown(metric, quality), np.array(status, object)
-        none = np.isnan(shown)
-        for axes, (name, values) in zip(panels, settings.items(), strict=True):
-            for state, colour in STATUS.items():
-                look = dict(color=colour, marker="X" if state == "failed" else "o", linestyle="", markersize=5)
-                here = statuses == state
-                if not here.any():
-                    continue
-                axes.plot(values[here & ~none], shown[here & ~none], alpha=0.75, label=state, **look)
-                foot = axes.get_xaxis_transform()
-                zero = np.zeros((here & none).sum())
-                axes.plot(values[here & none], zero, transform=foot, clip_on=False, **look)
-            if chosen is not None:
-                star = (values[[chosen]], shown[[chosen]])
-                axes.plot(*star, "*", color=CHOSEN, markersize=13, markeredgecolor="white", label="chosen", zorder=5)
+        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        panels = figure.subplots(2, len(settings), sharex="col", sharey="row", squeeze=False)
+        for row, (values, label) in zip(
+            panels, ((_shown(metric, quality), _with_unit(metric)), (100 * time, "run time (%)")), strict=True
+        ):
+            row[0].set_ylabel(label)
+            for axes, rate in zip(row, settings.values(), strict=True):
+                _scatter(axes, rate, values, np.array(status, object), chosen)
+        for axes, name in zip(panels[1], settings, strict=True):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(numticks=4))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(name, parse_math=False)
-        panels[0].set_ylabel(_with_unit(metric))
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8.5)
+        _legend(figure, panels[0, 0])
         return svg(figure)
+
+
+def _follow(axes: Axes, curve: Curve, values: np.ndarray, chosen: int | None) -> None:
+    """One trial's line; a stopped one ends in a dot, a failed one in a cross."""
+    best = curve.trial == chosen
+    axes.plot(
+        curve.epochs,
+        values,
+        color=CHOSEN if best else STATUS[curve.status],
+        linewidth=2.4 if best else 1.1,
+        alpha=1.0 if best or curve.status == "failed" else 0.7,
+        marker={"stopped": "o", "failed": "X"}.get(curve.status),
+        markevery=[-1] if len(curve.epochs) else [],
+        markersize=4 if curve.status == "stopped" else 7,
+        label=f"chosen: trial {chosen}" if best else curve.status,
+    )
+
+
+def _scatter(axes: Axes, rate: np.ndarray, values: np.ndarray, status: np.ndarray, chosen: int | None) -> None:
+    """A dot a trial; one without a value as a cross on the axis."""
+    for state, colour in STATUS.items():
+        here, none = status == state, np.isnan(values)
+        if (here & ~none).any():
+            axes.plot(
+                rate[here & ~none], values[here & ~none], "o", color=colour, markersize=5, alpha=0.75, label=state
+            )
+        if (here & none).any():
+            foot, zero = axes.get_xaxis_transform(), np.zeros((here & none).sum())
+            axes.plot(rate[here & none], zero, "X", transform=foot, clip_on=False, color=colour, label=state)
+    if chosen is not None:
+        star = rate[[chosen]], values[[chosen]]
+        axes.plot(*star, "*", color=CHOSEN, markersize=13, markeredgecolor="white", label="chosen", zorder=5)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """What is named in one panel, each name once."""
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=8.5)
 
 
 def _shown(metric: str, quality) -> np.ndarray:
@@ -244,9 +261,10 @@ def _cloud(axes: Axes, metric: str, cloud: Cloud) -> None:
 
 
 def _mark(axes: Axes, metric: str, point: Point, marker: str, colour: str, label: str | None, size: float) -> None:
-    edge = {} if marker == "x" else {"markeredgecolor": "white", "markeredgewidth": 0.7}
-    look = dict(color=colour, markersize=size, linestyle="", zorder=6 if marker == "*" else 5, **edge)
-    axes.plot(*_place(metric, point), marker, label=label, **look)
+    (mark,) = axes.plot(*_place(metric, point), marker, label=label, color=colour, markersize=size, linestyle="")
+    mark.set_zorder(6 if marker == "*" else 5)
+    if marker != "x":
+        mark.set(markeredgecolor="white", markeredgewidth=0.7)
 
 
 def _place(metric: str, point: Point) -> tuple[float, float]:

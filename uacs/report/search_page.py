@@ -218,6 +218,7 @@ def _rates(view: UbmView, names: list[str]) -> str | None:
     return figures.rates(
         {name: np.array([trial.settings.get(name, np.nan) for trial in view.trials], float) for name in names},
         np.array([np.nan if trial.quality is None else trial.quality for trial in view.trials]),
+        np.array([np.nan if trial.time is None else trial.time for trial in view.trials]),
         [trial.status for trial in view.trials],
         numbers.index(view.chosen) if view.chosen in numbers else None,
         view.objective.metric,

@@ -1,6 +1,7 @@
 """A search's outcome as text: what its command prints at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from uacs.cascade.points import Point
 from uacs.report.search_page import Row, ThresholdView, UbmView
@@ -27,6 +28,16 @@ def ubm_text(view: UbmView) -> str:
     }
     told = ", ".join(f"{count} {status}" for status, count in ended.items() if count)
     return "\n".join([f"wanted: {view.objective.text()}", f"trials: {told}", "", *_table(rows)])
+
+
+def trial_text(row: Mapping[str, Any], metric: str, last: bool, over: int, of: int) -> str:
+    """A line for an epoch of a trial, and for its end; `over` of `of` trials have ended."""
+    name = f"trial {row['trial']:3}" if row["status"] != "repeat" else f"trial {row['trial']:3}, seed {row['seed']}"
+    if row["epoch"] is None or row["status"] == "failed":
+        return f"{name}: {row['status']}, {row['error']}  ({over} of {of})"
+    told = f"{name}: epoch {row['epoch']:3.0f}  valid MAE {row['valid_mae']:.3f}"
+    told += f"  cascade {metric} {number(metric, row['quality'])} in {row['time']:.1%} of the run time"
+    return f"{told}  {row['status']} ({over} of {of})" if last else told
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

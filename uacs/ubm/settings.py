@@ -91,8 +91,13 @@ def training_settings(preset: str, overrides: list[str] | None = None) -> Traini
     """A preset with `key=value` overrides; raises `WrongUse` naming the key and the choices."""
     if preset not in PRESETS:
         raise WrongUse(f"no preset '{preset}'; there is {', '.join(PRESETS)}")
-    values: dict[str, float | str] = dict(PRESETS[preset])
-    for override in overrides or []:
+    return overridden(TrainingSettings(**PRESETS[preset]), overrides or [])
+
+
+def overridden(settings: TrainingSettings, overrides: list[str]) -> TrainingSettings:
+    """Settings with `key=value` overrides; raises `WrongUse` naming the key and the choices."""
+    values: dict[str, object] = settings.model_dump()
+    for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or key not in TrainingSettings.model_fields:
             raise WrongUse(
