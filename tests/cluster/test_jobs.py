@@ -1,4 +1,4 @@
-"""The three scripts, submitted to a real cluster with token authentication; a stopped job goes on under its id."""
+"""The scripts, submitted to a real cluster with token authentication; a stopped job goes on under its id."""
 
 import itertools
 import json
@@ -65,7 +65,7 @@ class Head:
 
     def submit(self, name, script, *words, wait=True):
         options = ["--submission-id", name, "--runtime-env", "jobs/runtime_env.yaml", *([] if wait else ["--no-wait"])]
-        return self.job("submit", *options, "--", "python", f"jobs/{script}.py", *words)
+        return self.job("submit", *options, "--", "python", f"{script}.py", *words)
 
     def state(self, name):
         return self.job("status", name)[1]
@@ -110,24 +110,34 @@ def test_without_the_token_there_is_no_way_in(head):
 
 def test_the_scripts_train_and_calibrate(head, dataset, encoder, recorded, tmp_path):
     small = ["--text-encoder", encoder, "--set", "max_epochs=1", "--set", "threads=1"]
-    code, said = head.submit("train", "train_ubm", dataset.folder, "--out", tmp_path / "ubm", *small, "--workers", 2)
+    code, said = head.submit(
+        "train", "jobs/train_ubm", dataset.folder, "--out", tmp_path / "ubm", *small, "--workers", 2
+    )
     assert code == 0, said
     assert "epoch   1" in said and load_config(tmp_path / "ubm").training.max_epochs == 1
     run = [dataset.folder, "--ubm", tmp_path / "ubm", "--mllm", f"recorded:{recorded}"]
-    code, said = head.submit("calibrate", "calibrate", *run, "--out", tmp_path / "calibration")
+    code, said = head.submit("calibrate", "jobs/calibrate", *run, "--out", tmp_path / "calibration")
     assert code == 0, said
     assert Run.open(tmp_path / "calibration").run_id == "calibrate"
-    code, said = head.submit("wrong", "calibrate", *run, "--out", tmp_path / "calibration", "--split", "dev")
+    tuned = ["--out", tmp_path / "tuned", "--trials", 6]
+    code, said = head.submit("tune", "tune/thresholds", tmp_path / "calibration", *tuned)
+    assert code == 0, said
+    assert (tmp_path / "tuned" / "thresholds.json").exists() and "search (6 trials)" in said
+    tuned = ["--out", tmp_path / "tuned-ubm", "--trials", 2, *small]
+    code, said = head.submit("ubm", "tune/ubm", dataset.folder, "--calibration", tmp_path / "calibration", *tuned)
+    assert code == 0, said
+    assert load_config(tmp_path / "tuned-ubm" / "ubm").training.max_epochs == 1
+    code, said = head.submit("wrong", "jobs/calibrate", *run, "--out", tmp_path / "calibration", "--split", "dev")
     assert code == 1 and "split 'dev' is empty; there is" in said
 
 
 def test_a_stopped_job_that_is_submitted_again_under_its_id_goes_on(head, many, ubm, tmp_path):
     run = [many.data, "--ubm", ubm, "--mllm", many.spec, "--thresholds", many.thresholds]
-    code, said = head.submit("quiet", "evaluate", *run, "--set", "batch_size=1", "--out", tmp_path / "quiet")
+    code, said = head.submit("quiet", "jobs/evaluate", *run, "--set", "batch_size=1", "--out", tmp_path / "quiet")
     assert code == 0, said
     out = tmp_path / "run"
     run += ["--out", out, "--set", "batch_size=1", "--set", "resources.pool=1"]
-    assert head.submit("nightly", "evaluate", *run, wait=False)[0] == 0
+    assert head.submit("nightly", "jobs/evaluate", *run, wait=False)[0] == 0
     wait_until(lambda: "ray_uacs_samples{" in (said := head.prometheus()) and 'run="nightly"' in said)
     wait_until(lambda: (out / "outcomes").exists() and Run.open(out).done())
     assert head.job("stop", "nightly")[0] == 0
@@ -135,10 +145,10 @@ def test_a_stopped_job_that_is_submitted_again_under_its_id_goes_on(head, many, 
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "outcomes").glob("test-*")}
     assert 0 < len(kept) < 20
 
-    code, said = head.submit("nightly", "evaluate", *run)
+    code, said = head.submit("nightly", "jobs/evaluate", *run)
     assert code != 0 and "already exists" in said
     assert head.job("delete", "nightly")[0] == 0
-    code, said = head.submit("nightly", "evaluate", *run)
+    code, said = head.submit("nightly", "jobs/evaluate", *run)
     assert code == 0, said
     assert Run.open(out).run_id == "nightly"
     assert all((out / "outcomes" / name).stat().st_mtime_ns == then for name, then in kept.items())

@@ -128,3 +128,48 @@ def test_an_evaluation_with_its_calibration_within_is_ground_and_test_at_once(ua
     assert code == 0, err
     told = pd.read_parquet(tmp_path / "out" / "choices.parquet").iloc[0]
     assert (told.valid_n, told.test_n) == (80, 600)
+
+
+def test_a_ubm_that_was_searched_for_is_evaluated_as_it_lies(uacs, runs, dataset, ubm, encoder, recorded, tmp_path):
+    around = ["--around", ubm, "--text-encoder", encoder, "--set", "max_epochs=2"]
+    search = ["tune", "ubm", dataset.folder, "--calibration", runs / "calibration", "--test", runs / "whole"]
+    search += ["--out", tmp_path / "out", "--trials", 2, "--weight", 0.1, *around]
+    code, out, err = uacs(*search)
+    assert code == 0, err
+    assert "y_large stands in" in err and "the calibration's UBM" in out and "(3 of 3)" in out
+    trials = pd.read_parquet(tmp_path / "out" / "trials.parquet")
+    assert set(trials.trial) == {0, 1} and "repeat" in set(trials.status)
+    told = json.loads((tmp_path / "out" / "search.json").read_text())
+    assert len(told["repeats"]) == 1
+    assert (tmp_path / "out" / "report.html").read_text().count("<svg") == 2
+
+    answers = ["--ubm", tmp_path / "out" / "ubm", "--mllm", f"recorded:{recorded}"]
+    given = ["--thresholds", tmp_path / "out" / "thresholds.json"]
+    code, _, err = uacs("evaluate", dataset.folder, *answers, *given, "--out", tmp_path / "run")
+    assert code == 0, err
+    stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
+    assert stages["small"] == pytest.approx(600 * (1 - told["chosen"]["test_asked"]))
+    code, _, err = uacs("evaluate", dataset.folder, "--ubm", ubm, *answers[2:], *given, "--out", tmp_path / "other")
+    assert code == 1 and "the thresholds were made with ubm" in err
+
+    code, out, err = uacs(*search)
+    assert code == 0 and out.count("trial ") < 8, "a search that is done only reports"
+    code, out, _ = uacs("status", tmp_path / "out")
+    assert code == 0 and "finished" in out
+    code, _, err = uacs("report", tmp_path / "out")
+    assert code == 1 and "the same `uacs tune ubm` again" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", "mosi", "--around", "somewhere"], "a search is around one of them"),
+        (["--set", "rate=1"], "expected key=value with one of"),
+        (["--floor", "90%", "--weight", 1], "a search is after one thing"),
+        (["--gpus", 2], "2.0 is not in the range"),
+    ],
+)
+def test_a_wrong_wish_for_a_ubm_is_one_clear_line(uacs, runs, dataset, tmp_path, words, said):
+    calibration = ["--calibration", runs / "calibration"]
+    code, out, err = uacs("tune", "ubm", dataset.folder, *calibration, "--out", tmp_path / "out", *words)
+    assert code == 2 and out == "" and err.count("\n") == 1 and said in err

@@ -205,10 +205,11 @@ def _tradeoff(view: ThresholdView, rules: Sequence[Row], part: str, clouds: Mapp
     return figures.tradeoff(clouds, getattr(view.small, part), getattr(view.large, part), at, marks)
 
 
-def _rank(trial: Trial, objective: Objective) -> tuple[bool, float, int]:
-    """The best quality first, what has none last."""
+def _rank(trial: Trial, objective: Objective) -> tuple[bool, float, float, int]:
+    """The best quality first, of equals the cheapest; what has none last."""
     known = trial.quality is not None and np.isfinite(trial.quality)
-    return not known, -float(objective.gain(trial.quality)) if known else 0.0, trial.trial
+    gain = float(objective.gain(trial.quality)) if known else 0.0
+    return not known, -gain, trial.time or 0.0, trial.trial
 
 
 def _rates(view: UbmView, names: list[str]) -> str | None:
