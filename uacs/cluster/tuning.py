@@ -69,7 +69,7 @@ def refuse_other_metric(objective: Objective, recording: Recording) -> None:
 def _identity(given: Grounds, objective: Objective, settings: ThresholdSearch) -> dict:
     """What a search's trials depend on; how many there are, and which rule is wanted, may change."""
     made = given.calibration.manifest["identity"]
-    return {name: made[name] for name in ("dataset", "like", "split", "data", "ubm", "mllm", "readout")} | {
+    return {name: made.get(name) for name in ("dataset", "like", "split", "data", "ubm", "mllm", "readout")} | {
         "command": "tune thresholds",
         "objective": objective.text(),
         "knobs": settings.knobs,
