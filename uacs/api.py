@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from uacs import metrics
 from uacs.cascade import outcomes, routing
-from uacs.cascade.deferral import doubts
+from uacs.cascade.deferral import Deferral, doubts
 from uacs.cascade.outcomes import column
 from uacs.cascade.replay import Answers, Replay
 from uacs.cascade.replay import replay as _replay
@@ -82,9 +82,12 @@ def route(table: pa.Table, thresholds: Thresholds) -> pa.Table:
     return outcomes.with_decision(table, thresholds.tau_small, thresholds.tau_large, thresholds.deferral)
 
 
-def replay(table: pa.Table, tau_small, tau_large) -> Replay:
-    """Algorithm 1 over recorded answers, for one pair of thresholds or (K,) of each: `.decision`, `.missing_*`."""
-    return _replay(Answers.of(table), tau_small, tau_large)
+def replay(table: pa.Table, tau_small, tau_large, deferral: Deferral | None = None) -> Replay:
+    """Algorithm 1 over recorded answers, for one pair of thresholds or (K,) of each: `.decision`, `.missing_*`.
+
+    Learned thresholds bring a `deferral`, whose gain takes u_small's place in Eq. 13.
+    """
+    return _replay(Answers.of(table), tau_small, tau_large, outcomes.doubt(table, deferral))
 
 
 def score(table: pa.Table, dataset: str, system: str = "prediction") -> dict[str, float]:

@@ -23,7 +23,7 @@ def _objective_options(function):
             "prices",
             multiple=True,
             metavar="STAGE=PRICE",
-            help="Of a sample in stage small, large or verify, as large=0.002; default: the seconds measured.",
+            help="Of a sample in each stage: small=0, large=0.02 and verify=0.03, say; default: the seconds measured.",
         ),
         click.option("--floor", type=SHARE, help="Wanted: the cheapest whose metric is no worse, as 0.85 or 85%."),
         click.option("--budget", type=SHARE, help="Wanted: the best within this run time, as 0.4 or 40%."),
@@ -31,7 +31,7 @@ def _objective_options(function):
         click.option("--metric", default="acc2", show_default=True, help="A metric of the dataset."),
         click.option("--test", type=PLACE, help="Run of `uacs evaluate --all-stages` to report on."),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(0)),
-        click.option("--out", type=PLACE, required=True, help="Folder, path or URI; a search begun there goes on."),
+        click.option("--out", type=PLACE, required=True, help="Folder; a search that was begun there goes on."),
     ):
         function = option(function)
     return function
@@ -45,7 +45,7 @@ def _objective_options(function):
 @click.argument("run", type=PLACE)
 @_objective_options
 @click.option("--rule", type=click.Choice(RULES), default="search", show_default=True, help="By what to choose.")
-@click.option("--trials", default=200, show_default=True, type=click.IntRange(1), help="Of each search.")
+@click.option("--trials", default=200, show_default=True, type=click.IntRange(1), help="Of a search.")
 @click.option("--repeats", default=1, show_default=True, type=click.IntRange(1), help="Searches: seed, seed + 1 ...")
 @click.option(
     "--knobs",
@@ -125,7 +125,9 @@ def ubm(
     for `uacs evaluate`, as they are.
     """
     from uacs.cluster.choices import grounds
+    from uacs.cluster.runs import Run, exists
     from uacs.cluster.search_ubm import SearchSettings
+    from uacs.cluster.status import refuse_alive
     from uacs.cluster.tuning_ubm import tune_ubm
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.report.search_text import trial_text, ubm_text
@@ -139,7 +141,11 @@ def ubm(
         raise WrongUse("--preset and --around: a search is around one of them")
     known = load_config(around) if around else None
     training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
+    if wrong := [word for word in overrides if word.startswith("device=")]:
+        raise WrongUse(f"--set {wrong[0]}: a trial trains on a GPU, or a share of one, by --gpus")
     given = grounds(calibration, test, _prices(prices))
+    if exists(out):
+        refuse_alive(Run.open(out))  # what its trials read is not to be prepared anew beneath them
     clear_afterwards(out)
     dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or given.calibration.like))
     start = known.training if known else training_settings(preset or dataset.info.kind.preset)
@@ -172,7 +178,7 @@ def _objective(metric: str, weight: float | None, budget: float | None, floor: f
 
 
 def _prices(words: tuple[str, ...]) -> dict[str, float]:
-    prices = {}
+    prices: dict[str, float] = {}
     for word in words:
         stage, _, price = word.partition("=")
         try:

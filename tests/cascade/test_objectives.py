@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cascade.recordings import recording
 from uacs.cascade.objectives import Objective, front, hypervolume
+from uacs.cascade.points import goal
 from uacs.errors import BadInput, WrongUse
 
 QUALITY = np.array([0.80, 0.84, 0.86, 0.86, 0.85])
@@ -69,6 +71,12 @@ def test_a_metric_that_is_nowhere_defined_chooses_nothing():
 def test_an_objective_that_makes_no_sense_is_refused(kind, value):
     with pytest.raises(WrongUse, match=f"objective {kind}"):
         Objective(kind, value)
+
+
+def test_where_the_large_model_did_not_answer_the_small_answer_stands_in_the_goal():
+    # right, wrong and unanswered of three; the small model is right in the last two
+    made = recording([-1, 1, 1], [0.5] * 3, [1, -1, np.nan], [0.5, 0.5, np.nan], [1, 1, 1])
+    assert goal(made, "acc2") == pytest.approx(2 / 3)
 
 
 POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)

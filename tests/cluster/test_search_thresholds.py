@@ -54,10 +54,10 @@ def test_what_a_point_promises_is_what_its_thresholds_make(ray_cluster, tmp_path
 
 def test_a_seed_gives_the_same_trials_and_another_others(ray_cluster, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        searched(tmp_path / name, seed=seed)
+        searched(tmp_path / name, trials=44, seed=seed)
     a, b, c = (rows(tmp_path / name, ["seconds", "seed"]) for name in "abc")
-    assert a.equals(b) and len(a) == 12
-    assert not a.equals(c)
+    assert a.equals(b) and len(a) == 44
+    assert a[:40].equals(c[:40]) and not a.equals(c)  # the first are laid out, whatever the seed
 
 
 def test_a_search_that_was_cut_off_repeats_no_trial_that_was_done(ray_cluster, tmp_path):
@@ -81,8 +81,7 @@ def test_more_trials_go_on_from_those_that_there_are(ray_cluster, tmp_path):
     before = rows(tmp_path / "ledger")
     searched(tmp_path / "ledger", trials=12)
     after = rows(tmp_path / "ledger")
-    known = after.merge(before, on=[*Problem.of(SMALL, Objective(), PRICES, "each").space(), "seconds"])
-    assert len(after) >= 12 and len(known) == 9
+    assert after[:9].equals(before) and len(after) == 12
 
 
 def test_every_shared_pair_of_knobs_is_in_the_exact_sweep_of_them():

@@ -7,9 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import write_raw
+from uacs import cli_tune
+from uacs.cascade import rules
 from uacs.cascade.outcomes import column
 from uacs.cascade.thresholds import Thresholds
+from uacs.cluster.choices import SEARCH
 from uacs.cluster.runs import Run
+from uacs.data.prepare import PrepareSettings, prepare
 
 
 @pytest.fixture
@@ -87,6 +92,7 @@ WRONG = [
     (["--metric", "acc9"], "not scored by acc9; there is acc2"),
     (["--price", "large"], "expected STAGE=PRICE"),
     (["--price", "large=-1"], "a price is 0 or more"),
+    (["--price", "large=2"], "must name small, verify as well"),
     (["--rule", "risk", "--alpha", "0.001"], "no threshold keeps the error at 0.001"),
     (["--rule", "risk", "--alpha", "2"], "--alpha 2"),
 ]
@@ -109,9 +115,14 @@ def test_thresholds_are_not_tested_on_what_they_were_chosen_by(uacs, runs, tmp_p
 def test_a_run_that_asked_about_some_is_no_ground_to_search_on(uacs, runs, tmp_path):
     unsure = runs / "sparse"
     code, _, err = uacs("tune", "thresholds", unsure, "--out", tmp_path / "out")
-    assert code == 1 and "were never asked of the large model; search over a run of `uacs calibrate`" in err
+    assert code == 1 and "a run of `uacs evaluate`; thresholds are chosen on one of `uacs calibrate`" in err
     code, _, err = uacs("tune", "thresholds", runs / "calibration", "--test", unsure, "--out", tmp_path / "out")
-    assert code == 1 and str(unsure) in err
+    assert code == 1 and str(unsure) in err and "were never asked of the large model" in err
+
+
+def test_thresholds_are_not_chosen_on_a_test_run_unasked(uacs, runs, tmp_path):
+    code, _, err = uacs("tune", "thresholds", runs / "whole", "--out", tmp_path / "out")
+    assert code == 1 and "other runs only test them" in err
 
 
 def test_another_search_in_the_same_folder_is_refused_with_the_difference(search, tmp_path):
@@ -160,9 +171,25 @@ def test_a_ubm_that_was_searched_for_is_evaluated_as_it_lies(uacs, runs, dataset
     assert code == 1 and "the same `uacs tune ubm` again" in err
 
 
+def test_the_command_knows_every_rule():
+    assert set(cli_tune.RULES) == {SEARCH, *rules.RULES}
+
+
+def test_runs_over_other_samples_of_the_same_names_are_refused(uacs, runs, dataset, ubm, encoder, tmp_path):
+    other = prepare(
+        write_raw(tmp_path / "raw", {"train": 20, "valid": 80, "test": 600}, seed=9),
+        tmp_path / "data",
+        PrepareSettings(dataset="mosi", audio=tmp_path / "raw" / "audio.npz"),
+    )
+    search = ["--calibration", runs / "calibration", "--around", ubm, "--text-encoder", encoder]
+    code, _, err = uacs("tune", "ubm", other.folder, *search, "--out", tmp_path / "out")
+    assert code == 1 and "is labelled" in err and "name runs over this very data" in err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--set", "device=cuda"], "by --gpus"),
         (["--preset", "mosi", "--around", "somewhere"], "a search is around one of them"),
         (["--set", "rate=1"], "expected key=value with one of"),
         (["--floor", "90%", "--weight", 1], "a search is after one thing"),

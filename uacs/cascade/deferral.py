@@ -52,10 +52,13 @@ class Deferral(BaseModel):
     weights: dict[str, FiniteFloat]
 
     def gain(self, y: np.ndarray, u: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """The expected gain of asking, (N,), for small answers y, u (N,) and p (N, 3); NaN where there is none."""
+        """The expected gain of asking, (N,), for small answers y, u (N,) and p (N, 3).
+
+        NaN where there is no answer; one without probabilities is kept, as if nothing were to be gained.
+        """
         signs = {name: SIGNS[name](y, u, p) for name in self.weights}
         total = self.intercept + sum(weight * signs[name] for name, weight in self.weights.items())
-        return np.where(np.isfinite(u) & np.isfinite(y), total, np.nan)
+        return np.where(np.isfinite(u) & np.isfinite(y), np.nan_to_num(total, nan=-np.inf, neginf=-np.inf), np.nan)
 
 
 def doubts(outputs: list[SmallOutput], deferral: Deferral | None) -> np.ndarray:

@@ -99,7 +99,8 @@ class Objective:
         if self.kind == "weight":
             return f"{self.metric} {'plus' if self.sign < 0 else 'minus'} {self.value:g} x run time"
         if self.kind == "budget":
-            return f"the best {self.metric} at no more than {self.value:.0%} of the large model's run time"
+            share = 100 * float(self.value or 0)
+            return f"the best {self.metric} at no more than {share:.3g} % of the large model's run time"
         return f"the cheapest with {self.metric} of {self.value:g} or better"
 
 

@@ -8,7 +8,7 @@ from uacs import metrics
 from uacs.cascade.prices import Prices
 from uacs.cascade.recording import Recording
 from uacs.cascade.replay import replay
-from uacs.cascade.routing import SMALL, VERIFY
+from uacs.cascade.routing import SMALL, VERIFY, settle
 from uacs.cascade.thresholds import Thresholds
 
 
@@ -45,6 +45,14 @@ def alone(recording: Recording, model: str, prices: Prices) -> Point:
     everyone = float(model == "large")
     y = getattr(recording.answers, f"y_{model}")
     return _scored(recording, y, prices.large if everyone else prices.small, prices, everyone, 0.0)
+
+
+def goal(recording: Recording, metric: str) -> float:
+    """The large model's metric on all that is scored: where it did not answer, the small answer stands."""
+    everyone = np.ones(len(recording.label), bool)
+    asked = settle(everyone, **vars(recording.answers), tau_large=np.inf).prediction
+    known = recording.known
+    return metrics.score(asked[known], recording.label[known], recording.dataset)[metric]
 
 
 def _scored(

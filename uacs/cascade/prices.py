@@ -32,25 +32,24 @@ class Prices:
 
 
 def prices(table: pa.Table, given: dict[str, float] | None = None) -> Prices:
-    """The stages' mean seconds in an outcome table, or what a user gives for some or all of them.
+    """The stages' mean seconds in an outcome table, or a user's own price of each.
 
     Answers that carry no time (recorded elsewhere, say) are counted instead: 1 for a look of the large model, 0
-    for the small one. Where only some prices are given the others are the measured seconds, so there must be
-    some. Raises `WrongUse` for a price that is negative or no stage's, and for a free large model.
+    for the small one. Raises `WrongUse` for a price that is negative or no stage's, where one is missing beside
+    others, and for a free large model.
     """
     given = given or {}
     if wrong := [name for name in given if name not in STAGES]:
         raise WrongUse(f"--price {wrong[0]}: no stage of that name; there is {', '.join(STAGES)}")
     if wrong := [name for name, price in given.items() if not (np.isfinite(price) and price >= 0)]:
         raise WrongUse(f"--price {wrong[0]}={given[wrong[0]]:g}: a price is 0 or more")
-    measured = _measured(table)
-    if measured is None and 0 < len(given) < len(STAGES):
-        missing = ", ".join(name for name in STAGES if name not in given)
-        raise WrongUse(f"the answers carry no seconds, so --price must name {missing} as well")
-    found = measured or Prices(0.0, 1.0, 1.0, CALLS)
-    if given:
-        known = {name: getattr(found, name) for name in STAGES} | given
-        found = Prices(known["small"], known["large"], known["verify"], SECONDS if len(given) < len(STAGES) else OWN)
+    if missing := [name for name in STAGES if given and name not in given]:
+        raise WrongUse(f"--price must name {', '.join(missing)} as well: prices and measured seconds do not mix")
+    found = (
+        Prices(given["small"], given["large"], given["verify"])
+        if given
+        else _measured(table) or Prices(0.0, 1.0, 1.0, CALLS)
+    )
     if not found.large > 0:
         raise WrongUse(
             f"the large model costs {found.large:g} a sample, so there is nothing to save; give a --price of large"

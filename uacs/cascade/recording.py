@@ -72,7 +72,7 @@ def _refuse_unusable(status: np.ndarray, known: np.ndarray, answered: np.ndarray
     if never := int(np.sum(status[known] == "not_asked")):
         raise BadInput(
             f"{never} of {known.sum()} labelled samples were never asked of the large model; search over a run of "
-            "`uacs calibrate`, or of `uacs evaluate --all-stages`"
+            "`uacs calibrate`, and test on one of `uacs evaluate --all-stages`"
         )
     if not answered[known].any():
         raise BadInput("the large model answered no labelled sample; see column error of the outcomes")

@@ -165,7 +165,7 @@ def _best(recording: Recording, doubt: np.ndarray, objective: Objective, prices:
     """The objective's choice of tau_small, held against doubt (N,), and tau_large."""
     name = objective.metric
     grid = sweep(recording, axis(doubt), axis(recording.answers.u_large), prices, [name], doubt)
-    large = points.alone(recording, "large", prices).metrics[name]
+    large = points.goal(recording, name)
     at = objective.choose(grid.metrics[name].ravel(), (grid.cost / prices.alone).ravel(), large)
     row, column = np.unravel_index(at, grid.cost.shape)
     return float(grid.tau_small[row]), float(grid.tau_large[column])

@@ -80,8 +80,8 @@ def sweep(
 def axis(u: np.ndarray, most: int = MOST_VALUES) -> np.ndarray:
     """Thresholds that part the values of u (N,) in every way: below all, between any two, above all.
 
-    Where there are more than `most`, the quantiles of u at equal steps. They lie midway between values, so
-    that what is a little more or less unsure elsewhere falls on the same side.
+    They lie midway between values, so that what is a little more or less unsure elsewhere falls on the same side.
+    Where that would be more than `most`, they are the quantiles of u at equal steps.
 
     >>> axis(np.array([1.0, 3.0, 1.0]))
     array([0.9, 2. , 3.1])

@@ -62,14 +62,19 @@ class Searched:
 def grounds(run: Place, test: Place | None, given: dict[str, float]) -> Grounds:
     """Open a finished calibration, or an evaluation that has one within and then tests it if it can.
 
-    Raises `BadInput` and `Refused` where a run is unfinished, asked the large model about some only, or where
-    the test run is over the calibration's samples or of other models.
+    Raises `BadInput` and `Refused` where a run is unfinished or of another command, asked the large model about
+    some only, or where the test run is over the calibration's samples or of other models.
     """
     found = Run.open(run)
     if found.manifest["identity"]["command"] == "evaluate" and exists(found.place("calibration")):
         if test is None and found.manifest["identity"]["asked"] == "everyone":
             test = run
         found = Run.open(found.place("calibration"))
+    if (command := found.manifest["identity"]["command"]) != "calibrate":
+        raise Refused(
+            f"{run}: a run of `uacs {command}`; thresholds are chosen on one of `uacs calibrate`, and other runs only "
+            "test them (--test)"
+        )
     found.metrics()  # raises if it is not finished
     table = found.table()
     valid = _recording(found)
@@ -104,6 +109,8 @@ def choices(
         "learned": ("learned deferral", by("learned")),
         "risk": (f"risk, α {told.alpha:g}, δ {told.delta:g}", by("risk")),
     }
+    for name in rules.RULES:
+        asked.setdefault(name, (name, by(name)))
     if wanted not in asked:
         raise WrongUse(f"no rule '{wanted}'; there is {', '.join([SEARCH, *rules.RULES])}")
     order = [wanted, *(name for name in asked if name != wanted)]
@@ -137,6 +144,8 @@ def _tested(calibration: Run, place: Place | None) -> Run | None:
     if place is None:
         return None
     run = Run.open(place)
+    if (command := run.manifest["identity"]["command"]).startswith("tune"):
+        raise Refused(f"{place}: a search of `uacs {command}`; test on a run of `uacs evaluate --all-stages`")
     run.metrics()  # raises if it is not finished
     ours, theirs = calibration.manifest["identity"], run.manifest["identity"]
     if (ours["split"], ours["data"]) == (theirs["split"], theirs["data"]):

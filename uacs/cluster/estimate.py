@@ -116,6 +116,8 @@ def _calibration(thresholds: Place | None, out: Place) -> Run | None:
     if not runs.exists(folder):
         return None
     run = Run.open(folder)
+    if run.manifest["identity"]["command"] == "tune thresholds":
+        run = Run.open(run.manifest["settings"]["calibration"])  # by which they were chosen
     return run if run.manifest["identity"]["command"] == "calibrate" and run.read("metrics.json") else None
 
 

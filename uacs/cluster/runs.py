@@ -120,7 +120,7 @@ class Run:
         """Thresholds made of this run, with the models and the split that they are good for."""
         identity = self.manifest["identity"]
         made_with = {name: identity[name] for name in ("estimator", "readout", "ubm", "mllm", "dataset", "split")}
-        return thresholds.model_copy(update=made_with | {"fingerprint": _asking(identity)})
+        return thresholds.model_copy(update=made_with | {"fingerprint": asking(identity)})
 
     @property
     def like(self) -> str:
@@ -192,7 +192,7 @@ def refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
         recorded = what == "mllm" and made and made.startswith(mllm.RECORDED) and now.startswith(mllm.RECORDED)
         if made and made != now and not recorded:  # recorded answers of another split are another file
             raise Refused(f"the thresholds were made with {what} {made}, this run has {now}; calibrate again")
-    if thresholds.fingerprint and thresholds.fingerprint != _asking(identity):
+    if thresholds.fingerprint and thresholds.fingerprint != asking(identity):
         asked = ", ".join(f"{key} {identity[key]}" for key in ASKING if key in identity)
         raise Refused(f"the thresholds were made with the large model asked otherwise, now {asked}; calibrate again")
 
@@ -200,7 +200,7 @@ def refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
 ASKING = ("readout", "prompts", "frames", "max_new_tokens", "dtype")
 
 
-def _asking(identity: dict) -> str:
+def asking(identity: dict) -> str:
     """How the large model was asked and read, apart from which one it is."""
     return fingerprints.of_settings({key: identity.get(key) for key in ASKING})
 

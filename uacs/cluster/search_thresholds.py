@@ -2,7 +2,7 @@
 
 A trial tries what lies about its knobs. With a pair of knobs a model it is given the small model's, and tries the
 thresholds next to that one with every threshold of the large model; with λ and β shared it is given λ, and
-tries many β. The first trials are laid out evenly, the others proposed by Optuna: by NSGA-II where a front is
+tries many β. The first trials are laid out evenly (Halton), the others proposed by Optuna: by NSGA-II where a front is
 wanted, by TPE where one point is. One trial runs at a time, so that a seed gives the same trials; each takes some
 20 ms.
 """
@@ -21,9 +21,10 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from pydantic import BaseModel, ConfigDict, Field
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
+from scipy.stats.qmc import Halton
 
 from uacs.cascade.objectives import Objective
-from uacs.cascade.points import alone
+from uacs.cascade.points import goal
 from uacs.cascade.prices import Prices
 from uacs.cascade.recording import Recording
 from uacs.cascade.sweep import Sweep, axis, sweep
@@ -36,7 +37,7 @@ from uacs.errors import BadInput
 
 Knobs = Literal["each", "shared"]
 CPUS = 0.5  # logical, as any of our actors
-LAID_OUT = 60  # trials before Optuna has its say; no more than a third of all
+LAID_OUT = 40  # trials before Optuna has its say
 POPULATION = 20
 STRIP = 9  # neighbouring thresholds of the small model that a trial tries
 STEPS = 1000  # values of β that a trial with shared knobs tries, at most
@@ -85,7 +86,7 @@ class Problem:
     @classmethod
     def of(cls, recording: Recording, objective: Objective, prices: Prices, knobs: Knobs) -> "Problem":
         """Raises `BadInput` where a model is never right, or never wrong: then λ has nothing to weigh."""
-        large = alone(recording, "large", prices).metrics[objective.metric]
+        large = goal(recording, objective.metric)
         return cls(recording, objective, prices, knobs, (_fit(recording, "small"), _fit(recording, "large")), large)
 
     def row(self, config: Config) -> Points:
@@ -115,8 +116,8 @@ class Problem:
         return {"lambda_small": FloatDistribution(0, 1), "beta_small": FloatDistribution(low, high)}
 
     def laid_out(self, count: int) -> list[Config]:
-        """Knobs that spread over the samples: so many even shares of them escalated, or so many even λ."""
-        even = (np.arange(count) + 0.5) / count
+        """Knobs that spread over the samples: shares of them that are escalated, or λ, the more the denser."""
+        even = Halton(1, scramble=False).random(count + 1)[1:, 0]
         if self.knobs == "shared":
             return [{"lambda": float(lambda_)} for lambda_ in even]
         u, (same, opposite) = self.recording.answers.u_small, _means(self.fits[0])
@@ -214,7 +215,7 @@ def search(
     searcher = OptunaSearch(
         problem.space(),
         sampler=_sampler(problem, seed),
-        points_to_evaluate=problem.laid_out(max(1, min(LAID_OUT, settings.trials // 3))),
+        points_to_evaluate=problem.laid_out(LAID_OUT),
         **wanted,
     )
     plan = tune.TuneConfig(search_alg=searcher, num_samples=settings.trials, max_concurrent_trials=1, reuse_actors=True)

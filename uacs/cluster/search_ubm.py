@@ -4,21 +4,15 @@ The outer search draws rates, decays, dropout and seed; the inner one is exact. 
 training keeps answers the validation split, and with the large model's recorded answers every pair of thresholds
 is replayed (`cascade/sweep.py`): the wanted point is what the trial reports, and what ASHA stops trials by.
 
-A seed gives the same list of trials, whatever their number. OUT/trials/NNN is the trial's own folder:
-
-trial.json   its settings, its status and what each epoch reported
-ubm/         the training (`uacs.ubm.training`), resumable while it lasts; in the end only the chosen trial has one
-
-A search that is begun again walks the same list: a trial that is done only reports again, one that was in flight
-goes on from its last epoch.
+A seed gives the same list of trials, whatever their number (`ubm_trials.py` is one). A search that is begun again
+walks the same list: a trial that is done only reports again, one that was in flight goes on from its last epoch.
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,19 +22,17 @@ from ray.tune.schedulers import ASHAScheduler
 
 from uacs import errors
 from uacs.cascade.objectives import Objective
-from uacs.cascade.points import alone
 from uacs.cascade.prices import Prices
-from uacs.cascade.recording import Recording
-from uacs.cascade.sweep import axis, sweep
 from uacs.cluster import status, trials
 from uacs.cluster.progress import Counts
 from uacs.cluster.resources import nodes_of_ray
 from uacs.cluster.runs import Run, write_outcome
 from uacs.cluster.session import ray_session
-from uacs.cluster.trials import Config, Heard, Report
+from uacs.cluster.trials import Heard, Report
+from uacs.cluster.ubm_trials import REPORTED, SEARCHED, Job, Judge, Record, Task, end, trial
 from uacs.data import places
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import BadInput, Refused, UacsError, shown
+from uacs.errors import Refused, UacsError, shown
 from uacs.ubm.settings import TrainingSettings
 
 CPUS = 0.5  # logical, as any of our actors
@@ -53,15 +45,7 @@ DECAY = (1e-5, 1e-1)
 """From where to where a decay is drawn, log-uniformly; as often it stays the base's."""
 DROPOUT = (0.0, 0.5)
 SEEDS = 10_000
-SEARCHED = (*RATES, *DECAYS, "dropout", "seed")
 SPACE = {"rates": RATES, "decays": list(DECAY), "dropout": list(DROPOUT), "seeds": SEEDS}
-
-CASCADE = ("utility", "quality", "time", "asked", "tau_small", "tau_large")
-"""What the cascade around the UBM comes to that the training keeps, which is that of epoch `kept`."""
-EPOCH = ("train_loss", "valid_loss", "valid_mae", "valid_acc2", "seconds")
-"""What is of the epoch itself."""
-
-REPORTED = ("epoch", "kept", *CASCADE, *EPOCH)
 
 SCHEMA = pa.schema(
     [("trial", pa.int64()), ("status", pa.string()), ("error", pa.string())]
@@ -69,10 +53,6 @@ SCHEMA = pa.schema(
     + [(name, pa.int64() if name in ("epoch", "kept") else pa.float64()) for name in REPORTED]
 )
 """trials.parquet: status is finished, stopped (by ASHA) or failed; repeat for the chosen settings with other seeds."""
-
-Status = Literal["running", "finished", "stopped", "failed"]
-NOTHING: Report = {"epoch": 0, "utility": float("nan")}
-"""What Tune hears of a trial that ends without an epoch."""
 
 
 class SearchSettings(BaseModel):
@@ -203,122 +183,6 @@ def preflight(settings: SearchSettings, nodes: list[dict[str, float]]) -> None:
         )
 
 
-class Record(BaseModel):
-    """trial.json: what is known of a trial. epochs are its reports, `REPORTED` by name.
-
-    Of one that is finished, cascade is `CASCADE` by the answers of its UBM as it lies there, and unreached why
-    that misses the objective, if it does.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    settings: TrainingSettings
-    status: Status = "running"
-    error: str | None = None
-    epochs: list[Report] = []
-    cascade: dict[str, float] = {}
-    unreached: str | None = None
-
-    def reports(self) -> list[Report]:
-        """What Tune hears: an epoch each. How the trial ended goes with the last, or after it if it failed."""
-        end = {"status": self.status, "error": self.error}
-        if self.status in ("finished", "stopped"):
-            return [*self.epochs[:-1], self.epochs[-1] | end]
-        return [*self.epochs, *([NOTHING | end] if self.status == "failed" else [])]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to be run, or a repeat of trial `number` with another seed, in a folder of its own."""
-
-    folder: Path
-    number: int
-    settings: TrainingSettings
-    repeat: bool = False
-
-    @property
-    def ubm(self) -> Path:
-        """Where it trains."""
-        return self.folder / "ubm"
-
-    def read(self) -> Record:
-        """What is known of it so far."""
-        try:
-            return Record.model_validate(json.loads((self.folder / "trial.json").read_text()))
-        except FileNotFoundError:
-            return Record(settings=self.settings)
-
-    def write(self, record: Record) -> None:
-        """Write trial.json whole or not at all."""
-        places.write(self.folder / "trial.json", json.dumps(record.model_dump(), indent=1).encode())
-
-    def row(self, record: Record, epoch: int = -1) -> Report:
-        """A row of trials.parquet, by the position of an epoch; empty from there on if there is none."""
-        status = "repeat" if self.repeat and record.status != "failed" else record.status
-        said = {"trial": self.number, "status": status, "error": record.error}
-        searched = {name: getattr(self.settings, name) for name in SEARCHED}
-        report = record.epochs[epoch] if record.epochs else {}
-        return said | searched | {name: report.get(name) for name in REPORTED}
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What a UBM is worth: the large model's recorded answers about N validation samples, which `row` finds by id."""
-
-    recording: Recording
-    row: dict[str, int]
-    objective: Objective
-    prices: Prices
-
-    @classmethod
-    def of(cls, table: pa.Table, dataset: PreparedDataset, objective: Objective, prices: Prices) -> "Judge":
-        """Of a calibration's outcomes; raises `BadInput` unless they are about the dataset's split valid."""
-        recording = Recording.of(table, dataset.info.like)
-        labelled = np.flatnonzero(np.isfinite(recording.label))
-        ids = table["sample_id"].to_pylist()
-        row = {ids[place]: n for n, place in enumerate(labelled)}
-        for sample in dataset.samples("valid"):
-            if sample.label is not None and sample.sample_id not in row:
-                raise BadInput(
-                    f"{dataset.folder}: validation sample '{sample.sample_id}' is not in the calibration run, or has "
-                    "no label there; run `uacs calibrate` on this data"
-                )
-        return cls(recording.subset(labelled), row, objective, prices)
-
-    def figures(self, sample_ids: list[str], y: np.ndarray, u: np.ndarray, p: np.ndarray) -> tuple[Report, str | None]:
-        """`CASCADE` for a UBM's answers y (n,), u (n,), p (n, 3), and why the objective is out of reach, if it is."""
-        known = [(self.row[sample_id], n) for n, sample_id in enumerate(sample_ids) if sample_id in self.row]
-        rows, of = (list(places) for places in zip(*known, strict=True))
-        small = [np.full((len(self.row), *values.shape[1:]), np.nan) for values in (y, u, p)]
-        for to, values in zip(small, (y, u, p), strict=True):
-            to[rows] = values[of]
-        recording, metric = self.recording.with_small(*small), self.objective.metric
-        answers = recording.answers
-        swept = sweep(recording, axis(answers.u_small), axis(answers.u_large), self.prices, [metric])
-        quality, time = swept.metrics[metric].ravel(), swept.cost.ravel() / self.prices.alone
-        large = alone(recording, "large", self.prices).metrics[metric]
-        utility, unreached = self.objective.utility(quality, time, large), None
-        try:
-            best = self.objective.choose(quality, time, large)
-        except BadInput as error:
-            if not np.isfinite(utility).any():
-                raise
-            best, unreached = int(np.nanargmax(utility)), str(error)
-        at_small, at_large = np.unravel_index(best, swept.cost.shape)
-        wanted = (utility[best], quality[best], time[best], swept.asked.ravel()[best])
-        taus = swept.tau_small[at_small], swept.tau_large[at_large]
-        return dict(zip(CASCADE, map(float, (*wanted, *taus)), strict=True)), unreached
-
-
-@dataclass(frozen=True)
-class Task:
-    """What all trials of a search have in common."""
-
-    dataset: PreparedDataset
-    text_encoder: str
-    judge: Judge
-
-
 def _run(
     jobs: list[Job], task: Task, settings: SearchSettings, scheduler: ASHAScheduler | None, told: Heard | None
 ) -> None:
@@ -329,7 +193,7 @@ def _run(
             told(job.row(record), True)
     if all(record.status != "running" for record in before):
         return
-    heard: list[dict[int, Report]] = [{} for _ in jobs]
+    heard = [{epoch["epoch"]: epoch for epoch in record.epochs} for record in before]
 
     def hear(report: Report, last: bool) -> None:
         n = report["config"]["job"]
@@ -344,99 +208,21 @@ def _run(
         record.status, record.error = report.get("status", "running"), report.get("error")
         if last and record.status == "running":
             record.status = "stopped"
-            _end(job, record)
+            end(job, record)
         if told and (epoch or last):
             told(job.row(record), last)
 
     plan = tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=settings.at_once, reuse_actors=True)
-    trial = tune.with_parameters(_trial, jobs=jobs, task=task)
+    bound = tune.with_parameters(trial, jobs=jobs, task=task)
     space = {"job": tune.grid_search(list(range(len(jobs))))}
-    found = trials.run(trial, space, plan, CPUS, settings.gpus, hear, DEATHS)
+    found = trials.run(bound, space, plan, CPUS, settings.gpus, hear, DEATHS)
     for job, result in zip(jobs, found, strict=True):
         if result.error and (record := job.read()).status == "running":
             reason = shown(str(result.error).strip().splitlines()[-1], most=200)
             record.status, record.error = "failed", f"given up after {DEATHS + 1} tries: {reason}"
-            _end(job, record)
+            end(job, record)
             if told:
                 told(job.row(record), True)
-
-
-def _trial(config: Config, jobs: list[Job], task: Task) -> None:
-    """What a worker does, at first and after a death: train on, or report again what is done."""
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")  # in 2 s a stopped training may not have let go
-    job = jobs[config["job"]]
-    record = job.read()
-    if record.status == "running":
-        _train(job, record, task)
-        return
-    for report in record.reports():
-        tune.report(report)
-
-
-def _train(job: Job, record: Record, task: Task) -> None:
-    """Train to the end; what epoch is the last is told only then, as ASHA ends a trial that has had its epochs."""
-    from uacs.ubm import training  # torch: workers only
-
-    told = 0
-
-    def tell() -> None:
-        nonlocal told
-        for report in record.reports()[told:]:
-            told += 1
-            tune.report(report)
-
-    def judge(epoch: training.Epoch, answered: training.Answered) -> None:
-        past = record.epochs[: int(epoch["epoch"]) - 1]
-        if training.best_epoch([*past, epoch]) == len(past):
-            figures, _ = task.judge.figures(answered.sample_ids, answered.y, answered.u, answered.p)
-            figures["kept"] = len(past) + 1
-        else:
-            figures = {name: past[-1][name] for name in ("kept", *CASCADE)}
-        record.epochs = [*past, epoch | figures]
-        job.write(record)
-
-    def progress(epoch: training.Epoch | None = None) -> None:
-        if not training.finished(record.epochs, job.settings):
-            tell()
-
-    try:
-        progress()
-        if not (job.ubm / "training.json").exists() or (job.ubm / "unfinished" / "state.pt").exists():
-            training.train(task.dataset, task.text_encoder, job.settings, job.ubm, progress, judge)
-        record.cascade, record.unreached = _deployed(job, task)
-        record.status = "finished"
-        job.write(record)
-    except training.Diverged as error:
-        record.status, record.error = "failed", str(error)
-        _end(job, record)
-    except UacsError as error:
-        tune.report(NOTHING | {"fault": type(error).__name__, "error": str(error)})
-        return
-    except Exception as error:
-        record.status, record.error = "failed", shown(f"{type(error).__name__}: {places.reason(error)}", most=200)
-        _end(job, record)
-    told = min(told, len(record.reports()) - 1)  # an epoch that was done again may have been the last this time
-    tell()
-
-
-def _deployed(job: Job, task: Task) -> tuple[dict[str, float], str | None]:
-    """What the UBM makes of the cascade by the answers that it will give."""
-    from uacs.ubm.predictor import SmallPredictor  # torch: workers only
-
-    predictor = SmallPredictor(job.ubm, device=job.settings.device, threads=job.settings.threads)
-    ids, outputs = [], []
-    for part in task.dataset.parts("valid"):
-        samples = task.dataset.read(part)
-        ids += [sample.sample_id for sample in samples]
-        outputs += predictor.predict(samples)
-    y, u, p = (np.array([getattr(output, name) for output in outputs]) for name in ("y", "u", "p"))
-    return task.judge.figures(ids, y, u, p)
-
-
-def _end(job: Job, record: Record) -> None:
-    """Write down how a trial that nobody wants has ended, and let go of what it takes."""
-    job.write(record)
-    shutil.rmtree(job.ubm, ignore_errors=True)
 
 
 def _as_trained(base: TrainingSettings, settings: SearchSettings) -> TrainingSettings:
@@ -491,7 +277,7 @@ def _counts(out: Path) -> Counts:
 def _best(jobs: list[Job]) -> Job:
     """Of the trials that came to their own end the one of most utility, the first of equals."""
     records = [job.read() for job in jobs]
-    finished = [n for n, record in enumerate(records) if record.status == "finished"]
+    finished = [n for n, record in enumerate(records) if record.status == "finished" and jobs[n].ubm.exists()]
     if not finished:
         reasons = [record.error for record in records if record.error] or ["all were stopped"]
         raise UacsError(f"{jobs[0].folder.parent}: not one of {len(jobs)} trials came to its end, as {reasons[0]}")

@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.error import TuneError
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # three log files a trial that nobody reads
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "0"  # by it a Ctrl-C is told from an end
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what Tune says of itself
 
 Config = dict[str, Any]

@@ -19,8 +19,10 @@ from uacs.cascade.points import Point
 from uacs.cascade.recording import Recording
 from uacs.cascade.rules import RuleSettings
 from uacs.cascade.thresholds import Fit, Thresholds, explained
+from uacs.cluster import status
 from uacs.cluster.choices import SEARCH, Choice, Grounds, Searched, choices
-from uacs.cluster.runs import Run
+from uacs.cluster.progress import Counts
+from uacs.cluster.runs import Run, asking
 from uacs.cluster.search_thresholds import Ledger, Points, Problem, ThresholdSearch, eq19, search
 from uacs.cluster.session import ray_session
 from uacs.cluster.tuning_view import every_point, front_of, scored, view_of
@@ -71,7 +73,8 @@ def _identity(given: Grounds, objective: Objective, settings: ThresholdSearch) -
     made = given.calibration.manifest["identity"]
     return {name: made.get(name) for name in ("dataset", "like", "split", "data", "ubm", "mllm", "readout")} | {
         "command": "tune thresholds",
-        "objective": objective.text(),
+        "asking": asking(made),
+        "objective": asdict(objective),
         "knobs": settings.knobs,
         "prices": asdict(given.prices),
     }
@@ -88,13 +91,19 @@ def _searched(
     problem = Problem.of(given.valid, objective, given.prices, settings.knobs)
     exact = problem.exact()
     objective.choose(exact.quality, exact.time, problem.large)  # what no point reaches no search will find
+    status.refuse_alive(run)
     ledger, found = Ledger(run.place("trials.parquet")), []
-    with ray_session():
+
+    def written() -> Counts:
+        return Counts(written=len(ledger.rows))
+
+    total = settings.trials * settings.repeats
+    with status.Pulse(run, total, Counts(), None) as pulse, ray_session(), pulse.counting(written):
         for number in range(settings.repeats):
 
             def heard(done: int, of: int, before: int = number * settings.trials) -> None:
                 if progress:
-                    progress(before + done, of * settings.repeats)
+                    progress(before + done, total)
 
             tried = search(problem, settings, settings.seed + number, ledger, heard)
             at = objective.choose(tried.quality, tried.time, problem.large)

@@ -16,12 +16,13 @@ import pandas as pd
 from uacs import fingerprints
 from uacs.cascade import rules
 from uacs.cascade.objectives import Objective
+from uacs.cascade.paired import SAME_LABEL
 from uacs.cascade.points import alone
 from uacs.cascade.recording import Recording
 from uacs.cascade.rules import RuleSettings
 from uacs.cascade.thresholds import Thresholds, explained
 from uacs.cluster.choices import Choice, Grounds, weighed
-from uacs.cluster.runs import Run
+from uacs.cluster.runs import Run, asking
 from uacs.cluster.search_ubm import SEARCHED, Found, SearchSettings, search
 from uacs.cluster.trials import Heard
 from uacs.cluster.tuning import refuse_other_metric, told_of
@@ -53,8 +54,11 @@ def tune_ubm(
     recorded with. Raises `BadInput` where they are about other samples.
     """
     refuse_other_metric(objective, given.valid)
+    for run in filter(None, (given.calibration, given.tested)):
+        _refuse_other_samples(dataset, run)
     started = time.perf_counter()
-    asked = {name: given.calibration.manifest["identity"][name] for name in ("data", "mllm", "readout")}
+    made = given.calibration.manifest["identity"]
+    asked = {name: made[name] for name in ("data", "mllm", "readout")} | {"asking": asking(made)}
     table = given.calibration.table()
     found = search(dataset, text_encoder, base, table, asked, out, settings, objective, given.prices, told)
     around = _around(found.ubm, dataset, given)
@@ -68,12 +72,33 @@ def tune_ubm(
     return view
 
 
+def _refuse_other_samples(dataset: PreparedDataset, run: Run) -> None:
+    """Refuse a run that is not about this data's samples, or labels them otherwise: names may be the same by chance."""
+    split, table = run.manifest["identity"]["split"], run.table()
+    labels = {sample.sample_id: sample.label for sample in dataset.samples(split)}
+    for name, label in zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), strict=True):
+        if name not in labels or (labels[name] is None) != (label is None):
+            raise BadInput(f"{run.folder}: sample '{name}' is not so in split '{split}' of {dataset.folder}; {_MEND}")
+        if label is not None and abs(labels[name] - label) > SAME_LABEL:
+            both = f"{label:g} there and {labels[name]:g} in {dataset.folder}"
+            raise BadInput(f"{run.folder}: sample '{name}' is labelled {both}; {_MEND}")
+
+
+_MEND = "name runs over this very data"
+
+
 def _around(ubm: Path, dataset: PreparedDataset, given: Grounds) -> Grounds:
     """The same grounds with a UBM's answers in place of the recorded one's."""
     predict = _predictor(ubm)
-    valid = _with(given.valid, given.calibration, predict(dataset, "valid"))
-    test = _with(given.test, given.tested, predict(dataset, "test")) if given.test and given.tested else None
+    valid = _with(given.valid, given.calibration, predict(dataset, _split(given.calibration)))
+    test = None
+    if given.test and given.tested:
+        test = _with(given.test, given.tested, predict(dataset, _split(given.tested)))
     return replace(given, valid=valid, test=test)
+
+
+def _split(run: Run) -> str:
+    return run.manifest["identity"]["split"]
 
 
 def _predictor(ubm: Path) -> Callable[[PreparedDataset, str], dict[str, tuple]]:
@@ -96,10 +121,6 @@ def _predictor(ubm: Path) -> Callable[[PreparedDataset, str], dict[str, tuple]]:
 def _with(recording: Recording, run: Run, answers: dict[str, tuple]) -> Recording:
     """A run's recording as another UBM answers its samples."""
     ids = run.table()["sample_id"].to_pylist()
-    if missing := [name for name in ids if name not in answers]:
-        raise BadInput(
-            f"{run.folder}: sample '{missing[0]}' is not in the data that the UBM was searched on; name a run over it"
-        )
     y, u, p = (np.array(values) for values in zip(*(answers[name] for name in ids), strict=True))
     return recording.with_small(y, u, p)
 

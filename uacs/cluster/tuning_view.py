@@ -55,8 +55,19 @@ def view_of(
         lambdas=_lambdas(given, fits) if fits else None,
         heat=_heat(given, fits, objective, settings, choices[0]) if fits else None,
         repeats=[_repeat(given, found) for found in searched] if len(searched) > 1 else (),
-        warnings=list(choices[0].thresholds.warnings) if choices[0].thresholds else [],
+        warnings=[*(choices[0].thresholds.warnings if choices[0].thresholds else []), *_unpaid(given)],
     )
+
+
+def _unpaid(given: Grounds) -> list[str]:
+    """What to know of second looks that are not on record."""
+    without = int(np.sum(~given.valid.twice))
+    if not without:
+        return []
+    return [
+        f"{without} second looks are not on record: where they would be due y_large stands in, at no price; a model "
+        "that gives them is paid for them"
+    ]
 
 
 def _fits(given: Grounds, objective: Objective) -> tuple[Fit, Fit] | None:

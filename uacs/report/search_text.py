@@ -14,7 +14,10 @@ def thresholds_text(view: ThresholdView) -> str:
     """The choices on validation and test, the wanted one first, and how near the search came to the exact sweep."""
     lines = [f"wanted: {view.objective.text()}", "", *_table([*view.rows, view.small, view.large])]
     if view.ratio is not None:
-        lines += ["", f"the search's front is worth {view.ratio:.1%} of the exact one (hypervolume on validation)"]
+        lines += [
+            "",
+            f"the search's front is worth {view.ratio:.1%} of the best that its knobs can reach (hypervolume)",
+        ]
     if view.prices.unit == "large calls":
         lines.append("run time is looks of the large model: the answers carry no seconds (see --price)")
     return "\n".join(lines)
