@@ -33,7 +33,8 @@ def chinese(ray_cluster, tmp_path_factory):
 def test_it_leaves_what_later_commands_can_be_tried_on(made):
     out, summary = made
     names = {path.name for path in out.iterdir()}
-    assert names == {"demo.json", "corpus", "data", "ubm", "mllm", "calibration", "evaluation", "baseline"}
+    runs = {"calibration", "evaluation", "baseline"}
+    assert names == runs | {"demo.json", "corpus", "data", "encoder", "ubm", "mllm"}
     assert PreparedDataset(out / "data").rows("test") == 40
     for run in ("calibration", "evaluation", "baseline"):
         assert {"manifest.json", "metrics.json", "report.html", "thresholds.json"} <= {
@@ -81,6 +82,7 @@ def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
         demo.run(tmp_path)
 
 
+@pytest.mark.cluster
 def test_in_chinese_it_is_simss_way_from_the_labels_to_the_report(chinese):
     out, summary = chinese
     data = PreparedDataset(out / "data")
@@ -100,7 +102,7 @@ def outcomes(run):
     return Run.open(run).table().drop_columns(["seconds_small", "seconds_large", "seconds_verify"])
 
 
-@pytest.mark.parametrize("corpus", ["made", "chinese"])
+@pytest.mark.parametrize("corpus", ["made", pytest.param("chinese", marks=pytest.mark.cluster)])
 def test_raw_clips_give_the_same_outcomes_as_their_prepared_form(corpus, request, tmp_path):
     out, _ = request.getfixturevalue(corpus)
     thresholds = Thresholds.load(out / "evaluation" / "thresholds.json")

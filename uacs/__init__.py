@@ -1,7 +1,7 @@
 """U-ACS: a small multimodal sentiment model answers, a large one is asked only where the small one doubts.
 
 The notebook's door is here, loaded when it is used: `uacs.open_dataset`, `uacs.load_ubm`, `uacs.load_mllm`,
-`uacs.answer`, `uacs.calibrate`, `uacs.route`, `uacs.replay`, `uacs.score`; docs/api.md shows each.
+`uacs.answer`, `uacs.calibrate`, `uacs.choose`, `uacs.route`, `uacs.replay`, `uacs.score`; docs/api.md shows each.
 """
 
 from importlib import import_module
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uacs.api import (
         answer,
         calibrate,
+        choose,
         load_mllm,
         load_ubm,
         open_dataset,
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
         route,
         score,
     )
+    from uacs.cascade.objectives import Objective
     from uacs.cascade.thresholds import Thresholds
     from uacs.records import Sample
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Objective",
     "Sample",
     "Thresholds",
     "answer",
     "calibrate",
+    "choose",
     "load_mllm",
     "load_ubm",
     "open_dataset",

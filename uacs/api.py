@@ -9,11 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from uacs import metrics
-from uacs.cascade import outcomes, routing
+from uacs.cascade import outcomes, routing, rules
 from uacs.cascade.deferral import Deferral, doubts
+from uacs.cascade.objectives import Objective
 from uacs.cascade.outcomes import column
+from uacs.cascade.prices import prices
+from uacs.cascade.recording import Recording
 from uacs.cascade.replay import Answers, Replay
 from uacs.cascade.replay import replay as _replay
+from uacs.cascade.rules import RuleSettings
 from uacs.cascade.thresholds import Thresholds, of_table
 from uacs.data.prepare import PrepareSettings
 from uacs.data.prepare import prepare as _prepare
@@ -75,6 +79,18 @@ def answer(
 def calibrate(table: pa.Table, lambda_: float = 0.5, beta: float = 0.0) -> Thresholds:
     """Eq. 18-19 on a labelled table in which both models answered."""
     return of_table(table, lambda_, beta)
+
+
+def choose(
+    table: pa.Table, dataset: str, rule: str = "exact", objective: Objective | None = None, **settings
+) -> Thresholds:
+    """Thresholds by one of `uacs tune thresholds`' rules, on a labelled table in which everyone was asked.
+
+    dataset names the metrics. rule is exact, means, mean, gaussian, quantile, learned or risk; settings are those
+    of `uacs.cascade.rules.RuleSettings`, as share=0.2. Of exact and learned, objective says what is wanted.
+    """
+    recording = Recording.of(table, dataset)
+    return rules.choose(rule, recording, RuleSettings(**settings), objective or Objective(), prices(table))
 
 
 def route(table: pa.Table, thresholds: Thresholds) -> pa.Table:

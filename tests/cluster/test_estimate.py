@@ -61,7 +61,7 @@ def test_thresholds_alone_give_the_share_by_their_fits_and_no_time(models, tmp_p
     assert found.asked / 600 == pytest.approx(0.261375, abs=1e-5)
     said = estimate_text(found, SETTINGS)
     assert "an unknown number of second looks" in said and "time:     unknown" in said
-    assert math.isnan(_share(None, 0.4))
+    assert math.isnan(_share(Thresholds(tau_small=0.4, tau_large=0.4)))
     with pytest.raises(Refused, match="run `uacs calibrate` first"):
         estimate(models["test"], None, tmp_path / "x", SETTINGS, False)
 

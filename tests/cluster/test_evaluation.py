@@ -286,6 +286,7 @@ def test_the_report_stands_alone_and_can_be_written_anew(run):
     assert (run[0] / "report.html").read_text() == before
 
 
+@pytest.mark.cluster
 def test_a_pickle_gives_the_same_outcomes_as_its_prepared_form(uacs, dataset, encoder, recorded, tmp_path):
     splits = {split: list(dataset.samples(split)) for split in ("train", "valid", "test")}
     pickled = write_pickle(tmp_path / "MOSI" / "unaligned_50.pkl", splits, {"audio": 6})

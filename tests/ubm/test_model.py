@@ -100,6 +100,6 @@ def test_the_loss_is_squared_error_plus_cross_entropy_by_hand():
         encoded = encode([sample("a", audio=1), sample("b", audio=1)], None, FEATURES, 8)
         labels, classes = torch.tensor([2.0, -1.5]), torch.tensor([2, 1])
 
-    loss, _ = training._loss(Fixed(), Split(), [0, 1], "cpu")
+    loss, _, _ = training._loss(Fixed(), Split(), [0, 1], "cpu")
     # ((1 - 2)^2 + (-1 + 1.5)^2) / 2 + (-ln 0.5 - ln 0.8) / 2
     assert loss.item() == pytest.approx((1 + 0.25) / 2 + (-np.log(0.5) - np.log(0.8)) / 2)

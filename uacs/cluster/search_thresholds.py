@@ -37,7 +37,7 @@ from uacs.errors import BadInput
 
 Knobs = Literal["each", "shared"]
 CPUS = 0.5  # logical, as any of our actors
-LAID_OUT = 40  # trials before Optuna has its say
+LAID_OUT = 60  # trials before Optuna has its say
 POPULATION = 20
 STRIP = 9  # neighbouring thresholds of the small model that a trial tries
 STEPS = 1000  # values of β that a trial with shared knobs tries, at most

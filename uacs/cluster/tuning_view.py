@@ -30,6 +30,7 @@ def view_of(
     choices: list[Choice],
     seconds: float,
 ) -> ThresholdView:
+    """All of the page; choices begin with the wanted one, searched is empty where the search is not it."""
     identity = run.manifest["identity"]
     tau_large = choices[0].thresholds.tau_large if choices[0].thresholds else 0.0
     every = every_point(given, objective)
