@@ -177,9 +177,7 @@ def test_what_has_no_hope_is_stopped_early_and_what_diverges_has_failed(
     instead = {n: fast.model_copy(update=dict.fromkeys(rates, rate)) for n, rate in ((1, 1e-9), (2, 1e30))}
     monkeypatch.setattr("uacs.cluster.search_ubm.drawn", lambda base, seed, n: instead.get(n) or drawn(base, seed, n))
     # one at a time: ASHA lets the first to come through, whatever it is
-    found = searching(
-        tmp_path / "out", THREE.model_copy(update={"trials": 4})
-    )  # the first to come is always let through
+    found = searching(tmp_path / "out", THREE.model_copy(update={"trials": 4}))
     _, stopped, failed, _ = (record(tmp_path / "out", n) for n in range(4))
     assert (stopped["status"], len(stopped["epochs"])) == ("stopped", 1)
     assert failed["status"] == "failed" and "the loss is" in failed["error"]

@@ -115,15 +115,13 @@ def _clouds(
     tried: Points | None,
 ) -> dict[str, Cloud]:
     """What to draw of one split, for Acc2 and for MAE."""
-    clouds, known = {}, recording is given.valid
-    fronts = {name: front_of(of, objective) for name, of in (("exact", every), ("tuned", tried or every))}
-    sample = _thinned(tried) if tried else fronts["tuned"]
-    for metric in dict.fromkeys(["acc2", "mae"]):
-        lines = {
-            name: _line(recording, given.prices, of, metric)
-            for name, of in (*fronts.items(), ("trials", sample))
-            if known or name != "exact"
-        }
+    clouds, shown = {}, {}
+    if recording is given.valid:
+        shown["exact"] = front_of(every, objective)
+    if tried:
+        shown |= {"tuned": front_of(tried, objective), "trials": _thinned(tried)}
+    for metric in ("acc2", "mae"):
+        lines = {name: _line(recording, given.prices, of, metric) for name, of in shown.items()}
         clouds[metric] = Cloud(
             random=random_line(recording, given.prices, metric, tau_large),
             oracle=oracle_line(recording, given.prices, metric),

@@ -37,14 +37,14 @@ AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8)
 class Cloud:
     """One metric against run time on one split, behind the marks: what a coin, an oracle and a search come to.
 
-    trials are the search's points and tuned its front; exact is the front of all thresholds that there are,
-    None where the search did not see the split.
+    trials are the search's points and tuned its front, None where there was no search; exact is the front of all
+    thresholds that there are, None where they were not chosen on the split.
     """
 
     random: Line
     oracle: Line
-    trials: Line
-    tuned: Line
+    trials: Line | None = None
+    tuned: Line | None = None
     exact: Line | None = None
 
 
@@ -253,11 +253,13 @@ def _cloud(axes: Axes, metric: str, cloud: Cloud) -> None:
 
     draw(cloud.random, "-", "random routing", color=QUIET, linewidth=1.8)
     draw(cloud.oracle, "--", "knowing the labels", color="#666666", linewidth=1.2)
-    draw(cloud.trials, "o", "trials", color="#8FB8DE", markersize=2.2, markeredgewidth=0)
+    if cloud.trials is not None:
+        draw(cloud.trials, "o", "trials", color="#8FB8DE", markersize=2.2, markeredgewidth=0)
     if cloud.exact is not None:
         draw(cloud.exact, "-", "front of all thresholds", color=EXACT, linewidth=1.1)
-    form = "o-" if cloud.exact is not None else "o"  # on another split the front is none, and its line would jump
-    draw(cloud.tuned, form, "Tune's front", color=TUNED, linewidth=1.1, markersize=3.6)
+    if cloud.tuned is not None:
+        form = "o-" if cloud.exact is not None else "o"  # on another split the front is none, and its line would jump
+        draw(cloud.tuned, form, "Tune's front", color=TUNED, linewidth=1.1, markersize=3.6)
 
 
 def _mark(axes: Axes, metric: str, point: Point, marker: str, colour: str, label: str | None, size: float) -> None:
@@ -273,7 +275,7 @@ def _place(metric: str, point: Point) -> tuple[float, float]:
 
 def _course(metric: str, cloud: Cloud) -> np.ndarray:
     """Points all along what is drawn, (P, 2): what names should keep off."""
-    points = [(100 * line.time, _shown(metric, line.quality)) for line in (cloud.trials, cloud.tuned)]
+    points = [(100 * line.time, _shown(metric, line.quality)) for line in (cloud.trials, cloud.tuned) if line]
     for line in filter(None, (cloud.random, cloud.oracle, cloud.exact)):
         along = np.linspace(0, len(line.time) - 1, 200)
         at = np.arange(len(line.time))
