@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +36,7 @@ def test_a_killed_search_repeats_no_trial_that_was_done(runs, tmp_path):
     assert len(before) < 90
     for out in (ledger.parent, tmp_path / "quiet"):
         subprocess.run([*command, "--out", str(out)], cwd=REPOSITORY, env=environment, check=True)
+    assert not list(Path(tempfile.gettempdir()).glob(f"uacs-tune-{driver.pid}-*"))  # cleared by the next
     after, quiet = pd.read_parquet(ledger), pd.read_parquet(tmp_path / "quiet" / "trials.parquet")
     assert after[: len(before)].equals(before)  # to the seconds that each took
     assert after.drop(columns="seconds").equals(quiet.drop(columns="seconds")) and len(after) == 90

@@ -45,7 +45,7 @@ class Status:
         """Whether its driver still runs, as far as can be told from here."""
         if self.state != "running":
             return False
-        if self.host == platform.node() and not _runs(self.pid):
+        if self.host == platform.node() and not process_runs(self.pid):
             return False
         return self.age < STALE
 
@@ -165,7 +165,8 @@ def reap_cluster() -> list[str]:
         return reap()
 
 
-def _runs(pid: int) -> bool:
+def process_runs(pid: int) -> bool:
+    """Whether there is a process of that number on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

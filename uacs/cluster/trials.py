@@ -8,19 +8,25 @@ quick trials that were done.
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.error import TuneError
 
+from uacs.cluster.status import process_runs
+
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # three log files a trial that nobody reads
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "0"  # by it a Ctrl-C is told from an end
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what Tune says of itself
+
+SCRATCH = "uacs-tune-"
 
 Config = dict[str, Any]
 Report = dict[str, Any]
@@ -45,7 +51,8 @@ def run(
     told = _Told(heard)
     for name in ("ray.tune", "ray.tune.execution.tune_controller"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="uacs-tune-") as scratch:
+    _clear_left()
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trial, {"cpu": cpus, "gpu": gpus}),
             param_space=space,
@@ -67,6 +74,14 @@ def run(
         if told.error:
             raise told.error
         return found
+
+
+def _clear_left() -> None:
+    """Remove the scratch folders of processes that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        pid = left.name.removeprefix(SCRATCH).partition("-")[0]
+        if pid.isdigit() and not process_runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
