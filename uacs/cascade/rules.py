@@ -1,7 +1,7 @@
 """The ways to choose both thresholds from a recording, behind one call: `choose`.
 
 A rule is a function of a recording, settings, an objective and prices; each reads what it needs of them. A new
-one is a function and a line in `RULES`.
+one is a function, a line in `RULES`, and its name among the command's choices.
 """
 
 from collections.abc import Callable

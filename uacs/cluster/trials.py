@@ -2,8 +2,8 @@
 
 What a search keeps is its own: a ledger of finished trials (`search_thresholds.py`), a folder a training
 (`search_ubm.py`). A search that is begun again walks through the same trials, and those that are done cost
-nothing. So none of Tune's own snapshots is needed: with one a second, a killed search repeated 34 of the 91
-quick trials that were done.
+nothing. Tune's own snapshots are not used: they come every second at best, in which a search does dozens of
+quick trials.
 """
 
 import logging
