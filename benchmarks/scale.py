@@ -111,13 +111,13 @@ def loop(made, pool: str, run: Path) -> dict[str, float]:
     from uacs.cascade import outcomes, routing
     from uacs.cascade.thresholds import Thresholds
     from uacs.cluster.runs import write_outcome
-    from uacs.mllm import MllmSettings, load
+    from uacs.mllm import MllmSettings, build
     from uacs.mllm.chunk import answer_chunk, ask
     from uacs.ubm.predictor import SmallPredictor
 
     data, small, spec, path = made
     tau, predictor = Thresholds.load(path), SmallPredictor(small, threads=1)
-    model = load(spec, MllmSettings(), data.info.score_range)
+    model = build(spec, MllmSettings(), data.info.score_range)
     started = time.perf_counter()
     for part in data.parts("test"):
         found = data.read(part)

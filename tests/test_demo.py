@@ -12,7 +12,7 @@ from uacs.data.extract import BASIC
 from uacs.data.prepare import PrepareSettings, open_dataset
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
-from uacs.mllm import MllmSettings, load, prompts
+from uacs.mllm import MllmSettings, build, prompts
 from uacs.records import ANSWERED
 
 SIZES = {"train": 160, "valid": 24, "test": 40}
@@ -53,7 +53,7 @@ def test_the_baseline_asks_about_everything_and_predicts_the_same(made):
 def test_the_large_model_answers_through_serve_as_when_called_directly(made):
     out, _ = made
     samples = list(PreparedDataset(out / "data").samples("test"))
-    model = load(str(out / "mllm"), MllmSettings(**demo.MLLM), (-3.0, 3.0))
+    model = build(str(out / "mllm"), MllmSettings(**demo.MLLM), (-3.0, 3.0))
     direct = {s.sample_id: o for s, o in zip(samples, model.answer(samples), strict=True)}
     rows = Run.open(out / "baseline").table().to_pylist()
     assert any(row["large_status"] in ANSWERED for row in rows)
@@ -73,9 +73,9 @@ def test_a_second_call_finds_everything_done(made):
 
 
 def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
-    with pytest.raises(Refused, match="another seed or language"):
+    with pytest.raises(Refused, match="another seed, language or model"):
         demo.run(made[0], seed=5, sizes=SIZES)
-    with pytest.raises(Refused, match="another seed or language"):
+    with pytest.raises(Refused, match="another seed, language or model"):
         demo.run(made[0], sizes=SIZES, language="zh")
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(Refused, match="not empty and not a demo"):

@@ -1,5 +1,6 @@
 """The doctor: tries what it is shown, finds what is wrong with it, and exits so."""
 
+import re
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.mmsa_files import write_pickle
 from uacs.config import EvaluationSettings, evaluation_settings
 from uacs.doctor import _cpu_budget, examine
+from uacs.mllm import prompts, tiny_native, training
 from uacs.records import Sample
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -71,3 +73,43 @@ def test_the_commands_exit_code_tells(uacs, dataset, tmp_path):
     assert code == 0 and "ok    ray: " in said
     code, said, _ = uacs("doctor", "--data", tmp_path / "nowhere")
     assert code == 1 and "fail  data: " in said
+
+
+@pytest.fixture(scope="module")
+def humanomni(tmp_path_factory):
+    """A tiny HumanOmni that has learnt one answer, so that it gives it to anything."""
+    folder = tmp_path_factory.mktemp("humanomni")
+    sizes = tiny_native.TinySettings(width=32, layers=1, tower_width=32, tower_layers=1)
+    tiny_native.create_humanomni(folder / "start", ["so so"], prompts.phrases((-3.0, 3.0)), sizes)
+    settings = training.TrainingSettings(epochs=10, batch_size=8, lr=1e-2, warmup_steps=1, threads=1)
+    training.train(folder / "start", [Sample("s", "so so", label=1.2)] * 16, folder / "model", settings, (-3.0, 3.0))
+    return folder / "model"
+
+
+def test_what_a_checkpoint_turned_out_to_be_is_told_and_it_is_asked_about_a_clip(humanomni):
+    said = findings(None, None, str(humanomni))
+    assert said["fail"] == said["warn"] == ""
+    for told in (
+        f"mllm: {humanomni} is loaded in",
+        "weights mapped, none missing",
+        "towers: vision from the checkpoint; gate from the checkpoint; audio from the checkpoint",
+        "frames: 2, stretched to a square, by the settings of its preprocessor_config.json",
+        "the answer -1.4 is '-' '1' '.' '4', ids [",
+        "a turn ends with <|im_end|>",
+        "positions of a sample: text alone",
+        "keys and values: ",
+        "mllm: it answers 1 of 1 samples",
+    ):
+        assert told in said["ok"], told
+
+
+def test_a_checkpoint_that_cannot_answer_fails(humanomni, uacs, tmp_path):
+    start = shutil.copytree(humanomni.parent / "start", tmp_path / "start")
+    code, said, _ = uacs("doctor", "--mllm", start)
+    assert code == 1
+    assert re.search(r"^fail  mllm: sample 'doctor': unparsable: .* answered .* is not one number", said, re.MULTILINE)
+    weights = start / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    code, said, _ = uacs("doctor", "--mllm", start)
+    assert code == 1 and "model.safetensors: not a whole safetensors file" in said
+    assert "Traceback" not in said

@@ -23,7 +23,7 @@ from uacs.data.prepare import PrepareSettings
 from uacs.data.prepare import prepare as _prepare
 from uacs.data.prepared import PreparedDataset
 from uacs.mllm import LargeModel, MllmSettings
-from uacs.mllm import load as _load_mllm
+from uacs.mllm import build as _build_mllm
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk, ask
 from uacs.records import Sample
 from uacs.ubm.predictor import SmallPredictor
@@ -46,7 +46,7 @@ def load_ubm(folder: str | Path, **options) -> SmallPredictor:
 
 def load_mllm(spec: str, dataset: PreparedDataset, **settings) -> LargeModel:
     """A large model for a dataset's range and language: `.answer(samples)`; settings as under `mllm` of a run."""
-    return _load_mllm(spec, MllmSettings(**settings), dataset.info.score_range, dataset.info.language)
+    return _build_mllm(spec, MllmSettings(**settings), dataset.info.score_range, dataset.info.language)
 
 
 def answer(

@@ -109,11 +109,18 @@ def _run_options(function):
 @click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Who speaks: zh is SIMS's way."
 )
-def demo(out: Path, seed: int, language: str) -> None:
+@click.option(
+    "--model",
+    type=click.Choice(["qwen2_5_omni", "humanomni", "videollama2"]),
+    default="qwen2_5_omni",
+    show_default=True,
+    help="Family of the large model, a tiny one of which is trained.",
+)
+def demo(out: Path, seed: int, language: str, model: str) -> None:
     """The whole story on a corpus that it generates: two models, their cascade, accuracy and run time."""
     from uacs.demo import run
 
-    run(out, seed, language=language)
+    run(out, seed, language=language, model=model)
 
 
 @commands.command(epilog="Example: uacs prepare MOSI/Processed/unaligned_50.pkl data/mosi --dataset mosi")

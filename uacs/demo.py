@@ -2,7 +2,7 @@
 
     corpus/       clips, transcripts and label.csv, generated
     data/         the same, prepared
-    ubm/  mllm/   the small model, and a tiny Qwen2.5-Omni trained from scratch
+    ubm/  mllm/   the small model, and a tiny large one (Qwen2.5-Omni, HumanOmni, VideoLLaMA2) trained from scratch
     calibration/  evaluation/  baseline/      runs: thresholds, the cascade, the large model on every sample
 
 A step whose result is there is not done again, so an interrupted demo goes on where it stopped.
@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from uacs.cluster import evaluation
@@ -23,7 +24,7 @@ from uacs.data import corpus
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
-from uacs.mllm import prompts, tiny_omni
+from uacs.mllm import prompts
 from uacs.mllm import training as mllm_training
 from uacs.report.text import metrics_text
 from uacs.ubm import tiny_bert
@@ -50,21 +51,36 @@ model, and costs much where the machine is busy, since torch's threads wait for 
 
 MLLM = dict(frames=2, batch_size=32)
 
+TINY = {
+    "qwen2_5_omni": "uacs.mllm.tiny_omni:create",
+    "humanomni": "uacs.mllm.tiny_native:create_humanomni",
+    "videollama2": "uacs.mllm.tiny_native:create_videollama2",
+}
+"""What makes an untrained large model, by `--model`. Strings, so that naming them loads none."""
+
 LAMBDA = 0.5
 LIKE = {"en": "mosei", "zh": "sims"}
 """The dataset whose rules the corpus of a language follows."""
 
 
-def run(out: Path, seed: int = 0, sizes: dict[str, int] | None = None, language: str = "en") -> dict:
+def run(
+    out: Path,
+    seed: int = 0,
+    sizes: dict[str, int] | None = None,
+    language: str = "en",
+    model: str = "qwen2_5_omni",
+) -> dict:
     """Do all of it under `out` and print what came of it; returns the baseline's metrics.json.
 
-    People speak English and are scored in [-3, 3] by MOSI's rules, or Chinese and in [-1, 1] by SIMS's.
+    People speak English and are scored in [-3, 3] by MOSI's rules, or Chinese and in [-1, 1] by SIMS's. model is
+    the large model's family, one of `TINY`.
     """
     started = time.perf_counter()
-    _begin(out, {"seed": seed, "sizes": sizes or corpus.DEFAULT_SIZES, "language": language})
+    wanted = {"seed": seed, "sizes": sizes or corpus.DEFAULT_SIZES, "language": language, "model": model}
+    _begin(out, wanted)
     dataset = _data(out, seed, sizes or corpus.DEFAULT_SIZES, language)
     _small(out, dataset, seed)
-    _large(out, dataset, seed)
+    _large(out, dataset, seed, model)
     settings = EvaluationSettings(mllm=MLLM)
     models = {split: Models(dataset, split, out / "ubm", str(out / "mllm")) for split in ("valid", "test")}
     with ray_session():
@@ -89,8 +105,8 @@ def run(out: Path, seed: int = 0, sizes: dict[str, int] | None = None, language:
 def _begin(out: Path, wanted: dict) -> None:
     path = out / "demo.json"
     if path.exists():
-        if json.loads(path.read_text()) != wanted:
-            raise Refused(f"{out}: a demo with another seed or language lies there; name another --out")
+        if {"model": "qwen2_5_omni"} | json.loads(path.read_text()) != wanted:  # the first demos had one model
+            raise Refused(f"{out}: a demo with another seed, language or model lies there; name another --out")
         return
     if out.exists() and any(out.iterdir()):
         raise Refused(f"{out}: not empty and not a demo; name another --out")
@@ -121,13 +137,15 @@ def _small(out: Path, dataset: PreparedDataset, seed: int) -> None:
     ubm_training.train(dataset, str(encoder), TrainingSettings(**UBM, seed=seed), out / "ubm", print_epoch)
 
 
-def _large(out: Path, dataset: PreparedDataset, seed: int) -> None:
+def _large(out: Path, dataset: PreparedDataset, seed: int, model: str) -> None:
     def learn(folder: Path) -> None:
         info, samples = dataset.info, list(dataset.samples("train"))
         start = out / "untrained"
         phrases = prompts.phrases(info.score_range, info.language)
         texts = (s.text for s in samples if s.text)
-        tiny_omni.create(start, texts, phrases, tiny_omni.TinySettings(seed=seed))
+        module, _, create = TINY[model].partition(":")
+        tiny = import_module(module)
+        getattr(tiny, create)(start, texts, phrases, tiny.TinySettings(seed=seed))
         with counter("train the large model") as progress:
             mllm_training.train(
                 start,

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from uacs import mllm
 from uacs.config import EvaluationSettings
 from uacs.data import places
+from uacs.data.corpus import clips
 from uacs.data.prepare import PrepareSettings, dataset_of, is_prepared, open_source
 from uacs.data.prepared import SPLITS, PreparedDataset
 from uacs.errors import UacsError
@@ -204,21 +205,41 @@ def _mllm(spec: str, settings: EvaluationSettings, data: str | None) -> Iterator
     info = PreparedDataset(data).info if data else None
     score_range, language = (info.score_range, info.language) if info else ((-3.0, 3.0), "en")
     started = time.perf_counter()
-    model = mllm.load(spec, settings.mllm, score_range, language)
+    model = mllm.build(spec, settings.mllm, score_range, language)
     yield Finding("ok", f"{spec} is loaded in {time.perf_counter() - started:.1f} s, read-out {model.readout}")
     if spec.startswith(mllm.RECORDED):
         if data:
             yield from _recorded(model, PreparedDataset(data))
         return
-    samples = _some(data)
-    outputs = model.answer(samples)
+    from uacs.mllm.described import describe
+    from uacs.mllm.predictor import LargePredictor
+
+    assert isinstance(model, LargePredictor)  # what is not recorded is asked by it
+    for line in describe(model):
+        yield Finding("ok", line)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = _some(data) if data else [replace(SAMPLE, clip=_clip(Path(folder)))]
+        outputs = model.answer(samples)
     answered = [output for output in outputs if output.status in ANSWERED]
     if answered:
         each = np.mean([output.seconds for output in answered])
-        yield Finding("ok", f"it answers {len(answered)} of {len(samples)} samples, {each:.2f} s each")
+        first = f"{answered[0].y:+.1f} with {answered[0].u:.2f} nats"
+        yield Finding("ok", f"it answers {len(answered)} of {len(samples)} samples, {each:.2f} s each, first {first}")
     for sample, output in zip(samples, outputs, strict=True):
         if output.status not in ANSWERED:
-            yield Finding("warn", f"sample '{sample.sample_id}': {output.status}: {output.error}")
+            # a model that answers none of what it is shown cannot be asked
+            yield Finding(
+                "warn" if answered else "fail", f"sample '{sample.sample_id}': {output.status}: {output.error}"
+            )
+
+
+def _clip(folder: Path) -> str:
+    """A second of somebody pleased, seen and heard."""
+    rng = np.random.default_rng(0)
+    speaker, frames = clips.draw_speaker(rng), clips.FRAME_RATE
+    path = folder / "clip.mp4"
+    clips.write_clip(path, clips.picture(2.0, 2.0, frames, speaker, rng), clips.sound(2.0, frames, speaker, rng))
+    return str(path)
 
 
 def _recorded(model: mllm.LargeModel, dataset: PreparedDataset) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from uacs.data import places
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, Refused
-from uacs.mllm import MllmSettings, load
+from uacs.mllm import MllmSettings, build
 from uacs.ubm.predictor import SmallPredictor
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -81,7 +81,7 @@ def test_ray_answers_as_the_predictors_do_when_called_directly(run, models, cali
     assert outcomes["sample_id"].to_pylist() == [s.sample_id for s in samples]
 
     small = SmallPredictor(models["test"].ubm).predict(samples)
-    large = load(models["test"].mllm, MllmSettings(), (-3.0, 3.0))
+    large = build(models["test"].mllm, MllmSettings(), (-3.0, 3.0))
     first, second = large.answer(samples), large.verify(samples, [], [])
     assert np.allclose(column(outcomes, "y_small"), [o.y for o in small], atol=1e-5)
     assert np.allclose(column(outcomes, "u_small"), [o.u for o in small], atol=1e-5)

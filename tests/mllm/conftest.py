@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from uacs.mllm import MllmSettings, prompts, tiny_omni, training
-from uacs.mllm.qwen_omni import QwenOmni
+from uacs.mllm.predictor import LargePredictor
 from uacs.records import LargeOutput, Sample
 
 RANGE = (-3.0, 3.0)
@@ -100,17 +100,17 @@ def trained(tmp_path_factory, untrained, samples) -> Path:
 
 @pytest.fixture
 def build():
-    """QwenOmni of a folder, one thread, with settings as given."""
+    """A predictor of a folder, one thread, with settings as given."""
 
-    def model(folder: Path, **settings) -> QwenOmni:
-        return QwenOmni(str(folder), MllmSettings(threads=1, **settings), RANGE)
+    def model(folder: Path, **settings) -> LargePredictor:
+        return LargePredictor(str(folder), MllmSettings(threads=1, **settings), RANGE)
 
     return model
 
 
 @pytest.fixture(scope="session")
 def model(trained):
-    return QwenOmni(str(trained), MllmSettings(threads=1), RANGE)
+    return LargePredictor(str(trained), MllmSettings(threads=1), RANGE)
 
 
 @pytest.fixture(scope="session")

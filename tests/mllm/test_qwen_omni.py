@@ -19,8 +19,9 @@ from uacs.errors import BadInput
 from uacs.mllm import MllmSettings
 from uacs.mllm.chunk import Chunk, answer_chunk
 from uacs.mllm.omni_inputs import OmniInputs
+from uacs.mllm.predictor import LargePredictor
 from uacs.mllm.prompts import question, second_question
-from uacs.mllm.qwen_omni import QwenOmni, load_thinker
+from uacs.mllm.qwen_omni import load_thinker
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 RANGE = (-3.0, 3.0)
@@ -262,8 +263,8 @@ def test_the_whole_published_model_gives_its_thinker(copy, samples, answers):
     config = json.loads((copy / "config.json").read_text())
     whole = {"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"], "thinker_config": config}
     (copy / "config.json").write_text(json.dumps(whole))
-    model = uacs.mllm.load(str(copy), MllmSettings(threads=1), RANGE)
-    assert isinstance(model, QwenOmni)
+    model = uacs.mllm.build(str(copy), MllmSettings(threads=1), RANGE)
+    assert isinstance(model, LargePredictor)
     assert close(model.answer(samples[:5]), answers[:5])
 
 
@@ -340,3 +341,17 @@ def test_stage_2_and_3_share_their_tokens_up_to_the_hints(model, samples):
     second = model.inputs.encode(samples[0], media, second_question("fine", RANGE, **hints)).ids
     after = len(model.inputs.turns[True, True][1])  # what the template puts behind our text
     assert second[: len(first) - after] == first[: len(first) - after]
+
+
+def test_four_bit_weights_answer_too_and_say_what_they_need(build, trained, samples, answers, monkeypatch):
+    four = build(trained, load_in_4bit=True)
+    assert four.model.model.language_model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
+    assert four.model.model.visual.patch_embed.proj.weight.dtype == torch.float32
+    near = [
+        o.status in ("ok", "clipped") and abs(o.y - a.y) < 1.0
+        for o, a in zip(four.answer(samples), answers, strict=True)
+    ]
+    assert np.mean(near) > 0.4
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="load_in_4bit needs bitsandbytes and accelerate; pip install"):
+        build(trained, load_in_4bit=True)

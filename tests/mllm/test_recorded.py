@@ -77,7 +77,7 @@ def test_a_spec_that_is_no_model_is_named(tmp_path):
             mllm.check(spec)
     (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(BadInput, match="not a Parquet file"):
-        mllm.load(f"recorded:{tmp_path}/text.parquet", MllmSettings(), RANGE)
+        mllm.build(f"recorded:{tmp_path}/text.parquet", MllmSettings(), RANGE)
 
 
 def test_the_fingerprint_is_of_the_contents(tmp_path):

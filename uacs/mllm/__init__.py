@@ -1,27 +1,50 @@
 """The large models: one interface, one file a family.
 
 A large model is a plain object: built once, then asked with lists of samples. `SPEC` is a hub id or
-a folder, whose config names its family, or `recorded:FILE.parquet`.
+a folder, whose config names its family, or `recorded:FILE.parquet`. `build` makes what the cascade asks,
+`load` the torch module inside it.
 """
 
 import importlib
+import importlib.util
 import json
 from pathlib import Path
-from typing import Literal, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs import fingerprints
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
 from uacs.records import LargeOutput, Sample, SmallOutput
 
+if TYPE_CHECKING:
+    import torch
+
 FAMILIES = {
-    "qwen2_5_omni": "uacs.mllm.qwen_omni:QwenOmni",
-    "qwen2_5_omni_thinker": "uacs.mllm.qwen_omni:QwenOmni",
+    "HumanOmni_qwen2": "uacs.mllm.humanomni",
+    "videollama2": "uacs.mllm.videollama2",
+    "videollama2_mistral": "uacs.mllm.videollama2",
+    "videollama2_qwen2": "uacs.mllm.videollama2",
+    "qwen2_5_omni": "uacs.mllm.qwen_omni",
+    "qwen2_5_omni_thinker": "uacs.mllm.qwen_omni",
 }
-"""Where a family lives, by the `model_type` of a checkpoint's config.json. Strings, so that listing loads none."""
+"""Where a family lives, by the `model_type` of a checkpoint's config.json. Strings, so that listing loads none.
+
+Such a file has `load` and `save` of its model, `states` of a batch, and `Inputs`: from samples to batches.
+"""
 
 RECORDED = "recorded:"
+
+
+class Towers(BaseModel):
+    """Folders or hub ids of what a checkpoint's folder leaves out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vision: str | None = Field(None, description="a SigLIP or CLIP: config, preprocessor, and weights if need be")
+    audio: str | None = Field(None, description="a Whisper or BEATs: config, preprocessor, and weights if need be")
+    gate: str | None = Field(None, description="HumanOmni's BERT: tokenizer, config, and weights if need be")
 
 
 class MllmSettings(BaseModel):
@@ -39,6 +62,12 @@ class MllmSettings(BaseModel):
     batch_size: int = Field(16, ge=1)
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    load_in_4bit: bool = Field(False, description="the decoder's layers as nf4; needs bitsandbytes")
+    aspect: Literal["resize", "pad"] = Field(
+        "resize",
+        description="HumanOmni, VideoLLaMA2: frames stretched to a square, or put on one, as in their training",
+    )
+    towers: Towers = Towers()
     threads: int = Field(1, ge=1, description="torch threads on CPU")
 
 
@@ -58,33 +87,72 @@ class LargeModel(Protocol):
         """Stage 3 (Eq. 16): a second look with both models' answers in the prompt."""
 
 
-def load(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str = "en") -> LargeModel:
-    """Build the model that `spec` names; raises `BadInput` naming the folder and the mend."""
+def build(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str = "en") -> LargeModel:
+    """The model that `spec` names, ready to be asked; raises `BadInput` naming the folder and the mend."""
     if spec.startswith(RECORDED):
         from uacs.mllm.recorded import RecordedAnswers
 
         return RecordedAnswers(spec.removeprefix(RECORDED), score_range)
-    module, _, name = FAMILIES[family(spec)].partition(":")
-    return getattr(importlib.import_module(module), name)(spec, settings, score_range, language)
+    from uacs.mllm.predictor import LargePredictor
+
+    return LargePredictor(spec, settings, score_range, language)
 
 
-def family(spec: str) -> str:
+def load(
+    spec: str | Path,
+    dtype: "str | torch.dtype" = "float32",
+    device: str = "cpu",
+    towers: Towers | None = None,
+    load_in_4bit: bool = False,
+) -> "torch.nn.Module":
+    """The torch module of a folder or hub id, in eval mode; raises `BadInput` naming the folder and the mend.
+
+    Of HumanOmni and VideoLLaMA2, `forward` takes `input_ids` with markers (-201 video, -202 sound), `frames`,
+    `audio_mel` or `audio_fbank`, `gate_input_ids` and `gate_attention_mask`, and returns logits (B, L, V): see
+    `uacs.mllm.humanomni.HumanOmni` and `uacs.mllm.videollama2.VideoLlama2`. Of Qwen2.5-Omni it is the thinker.
+    """
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # it is our loading that says what is wrong
+    logging.disable_progress_bar()
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return family(str(spec)).load(str(spec), kind, device, towers or Towers(), load_in_4bit)
+
+
+def need_quantizer(spec: str) -> None:
+    """Raise `BadInput` where the packages are not installed that four-bit weights need."""
+    missing = [name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BadInput(f"{spec}: load_in_4bit needs {' and '.join(missing)}; pip install '.[quantize]'")
+
+
+def family(spec: str) -> ModuleType:
+    """The file of the family that a folder or hub id belongs to."""
+    return importlib.import_module(FAMILIES[model_type(spec)])
+
+
+def model_type(spec: str) -> str:
     """The `model_type` in the config.json of a folder or hub id, if it is one that U-ACS knows."""
     if Path(spec).is_dir():
         config = Path(spec) / "config.json"
         if not config.is_file():
             raise BadInput(f"{spec}: no config.json, so no model; name a checkpoint folder, a hub id or recorded:FILE")
-        model_type = json.loads(config.read_text()).get("model_type")
+        try:
+            found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        except (ValueError, AttributeError) as error:
+            raise BadInput(f"{spec}: config.json is none ({error}); copy the checkpoint's own") from None
     else:
         from transformers import PreTrainedConfig
 
         try:
-            model_type = PreTrainedConfig.get_config_dict(spec)[0].get("model_type")
+            found = PreTrainedConfig.get_config_dict(spec)[0].get("model_type")
         except OSError:
             raise BadInput(f"{spec}: neither a folder here nor a model that the hub gives; check the name") from None
-    if model_type not in FAMILIES:
-        raise BadInput(f"{spec}: model_type '{model_type}' is not one of {', '.join(sorted(FAMILIES))}")
-    return model_type
+    if found not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise BadInput(f"{spec}: model_type '{shown(found)}' is not one of {known}; name a checkpoint of one of these")
+    return found
 
 
 def check(spec: str) -> None:
@@ -96,7 +164,7 @@ def check(spec: str) -> None:
     elif spec.endswith(".parquet"):
         raise BadInput(f"{spec}: a table is no model; if it holds a model's answers, say {RECORDED}{spec}")
     else:
-        family(spec)
+        model_type(spec)
 
 
 def fingerprint(spec: str) -> str:
@@ -118,12 +186,15 @@ def absolute(spec: str) -> str:
     return prefix + str(path.absolute()) if path.exists() else spec
 
 
-def identity(spec: str, settings: MllmSettings, language: str) -> dict[str, str | int | None]:
+def identity(spec: str, settings: MllmSettings, language: str) -> dict:
     """What a model's answers depend on: itself, and unless they are recorded, how it is asked and read."""
     if spec.startswith(RECORDED):
         return {"mllm": fingerprint(spec), "readout": "recorded"}
     from uacs.mllm import prompts
 
+    # only what differs from the defaults, so that runs made before there was a choice go on
+    chosen = settings.model_dump(include={"load_in_4bit", "aspect"}, exclude_defaults=True)
+    named = {name: fingerprint_of_tower(tower) for name, tower in settings.towers if tower}
     return {
         "mllm": fingerprint(spec),
         "readout": settings.readout,
@@ -131,4 +202,11 @@ def identity(spec: str, settings: MllmSettings, language: str) -> dict[str, str 
         "frames": settings.frames,
         "max_new_tokens": settings.max_new_tokens,
         "dtype": settings.dtype,
+        **chosen,
+        **({"towers": named} if named else {}),
     }
+
+
+def fingerprint_of_tower(tower: str) -> str:
+    """What tells this tower from another: its folder's contents, or its hub id."""
+    return fingerprints.of_folder(Path(tower)) if Path(tower).is_dir() else tower

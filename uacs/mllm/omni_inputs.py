@@ -22,7 +22,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.utils import cached_file
 
 from uacs.data.media import Footage, decode
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
 from uacs.mllm.prompts import Prompt
 from uacs.records import Sample
 
@@ -54,6 +54,11 @@ class Encoded:
 
     ids: list[int]
     media: Media
+
+    @property
+    def length(self) -> int:
+        """Positions that the turn takes: media have theirs among the ids already."""
+        return len(self.ids)
 
 
 class OmniInputs:
@@ -163,6 +168,16 @@ class OmniInputs:
             "image_std": self.std.tolist(),
         }
         (folder / VIDEO_SETTINGS).write_text(json.dumps(video, indent=2) + "\n")
+
+    def described(self) -> list[str]:
+        """What the checkpoint's own files left open, as `uacs doctor` prints it."""
+        before, after = self.turns[True, True]
+        area = self.frame_area
+        turn = shown(self.tokenizer.decode(before) + "INSTRUCTION" + self.tokenizer.decode(after), 2000)
+        return [
+            f"frames: {self.frames}, of {area['shortest_edge']} to {area['longest_edge']} pixels",
+            f"a turn with pictures and sound: {turn}",
+        ]
 
     @property
     def pad_id(self) -> int:

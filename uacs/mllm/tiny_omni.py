@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
     Qwen2_5OmniThinkerConfig,
@@ -22,11 +21,19 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from uacs.mllm import tiny_tokenizer
+
 IMAGE, VIDEO, VISION_START, VISION_END = "<|IMAGE|>", "<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>"
 AUDIO, AUDIO_START, AUDIO_END = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
-PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-
-ROLES = ["user", "assistant"] * 2  # twice, since a pair seen once is not merged
+MEDIA = (
+    "image_token",
+    "audio_token",
+    "video_token",
+    "vision_bos_token",
+    "vision_eos_token",
+    "audio_bos_token",
+    "audio_eos_token",
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -60,7 +67,8 @@ class TinySettings(BaseModel):
 def create(folder: Path, texts: Iterable[str], phrases: Iterable[str], settings: TinySettings | None = None) -> None:
     """Write an untrained checkpoint whose tokenizer knows the words of `texts` and each of `phrases` whole."""
     settings = settings or TinySettings()
-    tokenizer = _tokenizer(texts, phrases, settings.vocabulary)
+    media = dict(zip(MEDIA, (IMAGE, AUDIO, VIDEO, VISION_START, VISION_END, AUDIO_START, AUDIO_END), strict=True))
+    tokenizer = tiny_tokenizer.create(texts, phrases, settings.vocabulary, CHAT_TEMPLATE, media)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = Qwen2_5OmniThinkerForConditionalGeneration(_config(tokenizer, settings))
@@ -76,37 +84,6 @@ def create(folder: Path, texts: Iterable[str], phrases: Iterable[str], settings:
     video = {"size": {"shortest_edge": area, "longest_edge": area}}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")
     model.save_pretrained(folder)
-
-
-def _tokenizer(texts: Iterable[str], phrases: Iterable[str], size: int) -> Qwen2Tokenizer:
-    """Byte-level BPE over Qwen's own splitting, in which every digit, sign and point stands alone."""
-    like = Qwen2Tokenizer().backend_tokenizer
-    trained = Tokenizer(models.BPE())
-    trained.normalizer, trained.pre_tokenizer = like.normalizer, like.pre_tokenizer
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    trained.train_from_iterator([*texts, *ROLES], trainer)
-    learned = json.loads(trained.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=learned["vocab"],
-        merges=[tuple(pair) for pair in learned["merges"]],
-        unk_token=PAD,
-        pad_token=PAD,
-        eos_token=TURN_END,
-        extra_special_tokens={
-            "image_token": IMAGE,
-            "audio_token": AUDIO,
-            "video_token": VIDEO,
-            "vision_bos_token": VISION_START,
-            "vision_eos_token": VISION_END,
-            "audio_bos_token": AUDIO_START,
-            "audio_eos_token": AUDIO_END,
-        },
-    )
-    tokenizer.add_tokens([AddedToken(TURN_START, special=True)])
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
 
 
 def _config(tokenizer: Qwen2Tokenizer, settings: TinySettings) -> Qwen2_5OmniThinkerConfig:

@@ -1,6 +1,6 @@
-"""Full supervised training of a large model's folder: the tiny thinker's way to an education.
+"""Full supervised training of a large model's folder: the tiny models' way to an education.
 
-The model learns to finish its own prompts: each sample is asked as `QwenOmni` asks it, and the answer is
+The model learns to finish its own prompts: each sample is asked as `LargePredictor` asks it, and the answer is
 written as the read-out reads it. Only the answer's tokens count in the loss. A share of the batches is
 asked stage 3's way, with hints drawn about the label, so that the second look is a prompt it has seen.
 """
@@ -17,9 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs.errors import BadInput
-from uacs.mllm import prompts
-from uacs.mllm.omni_inputs import Encoded, Media, OmniInputs
-from uacs.mllm.qwen_omni import load_thinker
+from uacs.mllm import MllmSettings, family, load, prompts
+from uacs.mllm.predictor import moved
 from uacs.mllm.reading import spell
 from uacs.records import Sample, transcript
 
@@ -29,7 +28,7 @@ MOST_UNSURE = math.log(3)  # nats: the entropy of three equal classes
 
 
 class TrainingSettings(BaseModel):
-    """How a folder is trained; the defaults suit the tiny thinker from scratch."""
+    """How a folder is trained; the defaults suit the tiny models from scratch."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,8 +74,9 @@ def train(
     """
     if settings.device == "cpu":
         torch.set_num_threads(settings.threads)
-    model = load_thinker(str(start)).to(settings.device).train()
-    inputs = OmniInputs(str(start), model.config, settings.frames)
+    kind = family(str(start))
+    model = load(start, device=settings.device).train()
+    inputs = kind.Inputs(str(start), model, MllmSettings(frames=settings.frames))
     lessons, notes = _lessons(samples, inputs)
     rng = np.random.default_rng(settings.seed)
     optimizer = torch.optim.AdamW(
@@ -92,7 +92,7 @@ def train(
             rows = [_row(lesson, inputs, hint_noise, score_range, language, rng) for lesson in batch]
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * lr_share(step, steps, settings)
-            loss = answer_loss(model, inputs, rows)
+            loss = answer_loss(model, inputs, rows, kind.states)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
@@ -103,21 +103,32 @@ def train(
                 progress(step, steps, epoch[-1])
         losses.append(float(np.mean(epoch)))
     report = TrainingReport(steps, losses, notes)
-    _save(model, inputs, out, settings, score_range, language, report)
+    record = {
+        "settings": settings.model_dump(),
+        "score_range": score_range,
+        "language": language,
+        "prompts": prompts.version(language),
+        "steps": report.steps,
+        "losses": report.losses,
+        "notes": report.notes,
+    }
+    _save(lambda folder: kind.save(model, folder), inputs, out, record)
     return report
 
 
-def answer_loss(model, inputs: OmniInputs, rows: list[tuple[Encoded, int]]) -> torch.Tensor:
-    """Mean cross-entropy in nats over the answers' tokens; a row's last n tokens are its answer."""
-    batch = {k: v.to(model.device) for k, v in inputs.collate([row for row, _ in rows], padding="right").items()}
-    ids = batch["input_ids"]
-    answers = torch.zeros_like(ids, dtype=torch.bool)
-    for k, (row, length) in enumerate(rows):
-        answers[k, len(row.ids) - length : len(row.ids)] = True
-    hidden = model.model(**batch, use_cache=False).last_hidden_state  # (B, L, width)
+def answer_loss(model, inputs, rows: list[tuple], states: Callable) -> torch.Tensor:
+    """Mean cross-entropy in nats over the answers' tokens; a row's last n tokens are its answer.
+
+    rows are pairs of a turn with its answer and n; states gives the last hidden states (B, L, width) of a batch
+    that is padded on the right.
+    """
+    batch = moved(inputs.collate([row for row, _ in rows], padding="right"), model.device)
+    hidden = states(model, batch)
     # each token is told by the position before it; the vocabulary is only spread out where that counts
-    logits = model.lm_head(hidden[:, :-1][answers[:, 1:]])
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][answers[:, 1:]])
+    told = [hidden[k, row.length - n - 1 : row.length - 1] for k, (row, n) in enumerate(rows)]
+    logits = model.get_output_embeddings()(torch.cat(told))
+    answers = torch.tensor([token for row, n in rows for token in row.ids[-n:]], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits.float(), answers)
 
 
 def lr_share(step: int, steps: int, settings: TrainingSettings) -> float:
@@ -134,10 +145,10 @@ class _Lesson:
 
     sample: Sample
     label: float
-    media: Media
+    media: object
 
 
-def _lessons(samples: list[Sample], inputs: OmniInputs) -> tuple[list[_Lesson], list[str]]:
+def _lessons(samples: list[Sample], inputs) -> tuple[list[_Lesson], list[str]]:
     lessons, notes = [], []
     for sample in samples:
         if sample.label is None:
@@ -161,12 +172,12 @@ def _batches(lessons: list[_Lesson], size: int, rng: np.random.Generator) -> Ite
 
 def _row(
     lesson: _Lesson,
-    inputs: OmniInputs,
+    inputs,
     hint_noise: float | None,
     score_range: tuple[float, float],
     language: str,
     rng: np.random.Generator,
-) -> tuple[Encoded, int]:
+) -> tuple:
     """A prompt, stage 3's where there is a hint noise, with its answer; and how many tokens the answer takes."""
     text = transcript(lesson.sample)
     if hint_noise is None:
@@ -196,23 +207,16 @@ def draw_hints(
     return hints
 
 
-def _save(model, inputs: OmniInputs, out: Path, settings, score_range, language: str, report: TrainingReport) -> None:
+def _save(save_model: Callable[[Path], None], inputs, out: Path, record: dict) -> None:
     """Write aside, then move; config.json last, so that a folder with one is whole."""
     aside = out / ".partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    model.save_pretrained(aside)
+    save_model(aside)
     inputs.save(aside)
-    record = {
-        "settings": settings.model_dump(),
-        "score_range": score_range,
-        "language": language,
-        "prompts": prompts.version(language),
-        "steps": report.steps,
-        "losses": report.losses,
-        "notes": report.notes,
-    }
     (aside / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
+        if path.is_dir():
+            shutil.rmtree(out / path.name, ignore_errors=True)
         path.replace(out / path.name)
     aside.rmdir()

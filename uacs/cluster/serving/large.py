@@ -12,7 +12,7 @@ from uacs import fingerprints
 from uacs.cluster import tally
 from uacs.cluster.resources import Resources
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, absolute, identity, load
+from uacs.mllm import MllmSettings, absolute, build, identity
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk
 
 UP = ("RUNNING", "UNHEALTHY")  # the second while a replica that died is built again
@@ -31,7 +31,7 @@ class LargeReplica:
     def _load(self) -> None:
         # Serve would build a replica that raises again and again; a wrong model folder must be said once
         try:
-            self.model, self.fault = load(*self.wanted), None
+            self.model, self.fault = build(*self.wanted), None
         except BadInput as error:
             self.fault = str(error)
 

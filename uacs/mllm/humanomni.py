@@ -1,0 +1,237 @@
+"""The HumanOmni family (arXiv 2501.15111): HumanOmni-7B, its 0.5B sibling, and models trained from them.
+
+A Qwen2 decoder sees through SigLIP and hears through Whisper. Its frames go through three branches (scene,
+body, face) that a BERT mixes by the question, so that what it sees depends on what it is asked; then every
+frame is read coarsely and every fourth in full. Published folders are loaded as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool1d
+from transformers import BertConfig, BertModel, PreTrainedConfig, Qwen2Config, Qwen2ForCausalLM, WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from uacs.mllm import MllmSettings, Towers
+from uacs.mllm.native import decoder, towers
+from uacs.mllm.native.checkpoint import Checkpoint, Names
+from uacs.mllm.native.connectors import gated_connector, mlp
+from uacs.mllm.native.hub import local
+from uacs.mllm.native.inputs import Media, NativeInputs
+from uacs.mllm.native.pictures import Pictures
+from uacs.mllm.native.sounds import WhisperSounds
+from uacs.mllm.native.spliced import (
+    AUDIO,
+    MARKERS,
+    SOUNDS_AT_ONCE,
+    VIDEO,
+    Rows,
+    SplicedModel,
+    clips_at_once,
+    each,
+    rows_of,
+    stacked,
+)
+from uacs.mllm.native.tokenizers import decoder_tokenizer, gate_tokenizer
+from uacs.mllm.native.turns import QWEN2_TEMPLATE, Turns, cut
+from uacs.mllm.prompts import Prompt
+
+GATE = "bert-base-uncased"  # configs do not name it; the original's code does
+GATE_WIDTH = 3584  # likewise, whatever the decoder's width
+DEFAULT_FRAMES = 8  # of a config without num_frames
+
+NAMES = Names(
+    {
+        "model.vision_tower.vision_tower.vision_model.": "vision.",
+        "model.mm_projector.": "projector.",
+        "model.bert_model.": "gate_bert.",
+        "model.bert_gate.": "gate.",
+        "model.audio_tower.audio_tower.encoder.": "audio.",
+        "model.audio_projector.": "audio_projector.",
+        "model.": "llm.model.",
+        "lm_head.": "llm.lm_head.",
+    },
+    ignored=(
+        r"model\.feature_compressor\.",  # the original makes it and never asks it
+        r"model\.audio_tower\.audio_tower\.(projector|classifier)\.",  # Whisper's head for classes
+        r"model\.bert_model\.pooler\.",
+        r".*\.position_ids$",  # counted, not learnt
+        r".*rotary_emb\.inv_freq$",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class HumanOmniConfig:
+    """Every size of a HumanOmni; `raw` is the config.json that it was read from."""
+
+    raw: Mapping
+    text: Qwen2Config
+    vision: PreTrainedConfig
+    gate: BertConfig
+    gate_width: int
+    audio: WhisperConfig | None
+    places: Mapping[str, Path | None]
+
+    @classmethod
+    def of(cls, raw: Mapping, folder: Path, named: Towers, shapes: Mapping[str, torch.Size]) -> "HumanOmniConfig":
+        """What config.json, towers and, where there are any, weights say; raises `BadInput` where they do not."""
+        decoder.need(folder, raw, "mm_vision_tower", "mm_hidden_size", "mm_projector_type", "hidden_size")
+        vision, vision_place = towers.tower(folder, raw["mm_vision_tower"], named.vision, towers.VISION)
+        gate, gate_place = towers.tower(folder, GATE, named.gate, towers.GATE)
+        audio, audio_place = None, None
+        if raw.get("mm_audio_tower"):
+            audio, audio_place = towers.tower(folder, raw["mm_audio_tower"], named.audio, towers.AUDIO)
+        width = shapes.get("model.bert_gate.0.weight", (GATE_WIDTH,))[0]
+        places = {"vision": vision_place, "gate": gate_place, "audio": audio_place}
+        return cls(raw, decoder.text_config(Qwen2Config, raw), vision, gate, width, audio, places)
+
+
+class HumanOmni(SplicedModel):
+    """The model; `forward` takes the tensors below and returns logits (B, L, V).
+
+    input_ids (B, l) with -201 where the video stands and -202 where the sound does; frames (B, T, 3, side, side)
+    as the vision tower takes them; audio_mel (B, mels, frames) as Whisper does; gate_input_ids and
+    gate_attention_mask (B, g) of the question as BERT reads it, needed where there are frames. Where rows differ
+    in what they have, a medium is a list with None for a row without it. Texts of mixed lengths come with an
+    attention_mask (B, l), 0 where ids are padding.
+    """
+
+    def __init__(self, config: HumanOmniConfig):
+        super().__init__()
+        self.config, raw, width = config, config.raw, config.text.hidden_size
+        self.select_layer = raw.get("mm_vision_select_layer", -2)
+        self.llm = Qwen2ForCausalLM(config.text)
+        self.vision = towers.vision_model(config.vision)
+        side = towers.side(config.vision)
+        self.projector = gated_connector(raw["mm_projector_type"], raw["mm_hidden_size"], width, side)
+        self.gate_bert = BertModel(config.gate, add_pooling_layer=False)
+        mixed = config.gate_width
+        self.gate = nn.Sequential(nn.Linear(config.gate.hidden_size, mixed), nn.GELU(), nn.Linear(mixed, 3))
+        if config.audio is not None:
+            self.audio = WhisperEncoder(config.audio)
+            kind = raw.get("mm_audio_projector_type", raw["mm_projector_type"])
+            self.audio_projector = mlp(kind, config.audio.d_model, width)
+
+    def features(
+        self,
+        ids: list[torch.Tensor],
+        frames: Rows = None,
+        audio_mel: Rows = None,
+        gate_input_ids: Rows = None,
+        gate_attention_mask: Rows = None,
+    ) -> list[dict[int, torch.Tensor]]:
+        """What stands in the markers' places, for each row."""
+        seen, heard = rows_of(frames, ids, VIDEO), rows_of(audio_mel, ids, AUDIO)
+        questions, masks = rows_of(gate_input_ids, ids, VIDEO), rows_of(gate_attention_mask, ids, VIDEO)
+        if lacking := [k for k, clip in enumerate(seen) if clip is not None and questions[k] is None]:
+            raise ValueError(f"row {lacking[0]}: frames need gate_input_ids; what is seen depends on the question")
+
+        def video(group: list[int]) -> torch.Tensor:
+            mask = None if gate_attention_mask is None else stacked(masks, group)
+            return self.video_tokens(stacked(seen, group), self.gate_shares(stacked(questions, group), mask))
+
+        def audio(group: list[int]) -> torch.Tensor:
+            return self.audio_tokens(stacked(heard, group))
+
+        by_marker = {VIDEO: each(seen, video, clips_at_once(seen)), AUDIO: each(heard, audio, SOUNDS_AT_ONCE)}
+        return [
+            {marker: tokens for marker, rows in by_marker.items() if (tokens := rows[k]) is not None}
+            for k in range(len(ids))
+        ]
+
+    def gate_shares(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The shares (B, 3) of scene, body and face for questions (B, g)."""
+        states = self.gate_bert(
+            input_ids=ids.to(self.device), attention_mask=None if mask is None else mask.to(self.device)
+        )
+        return self.gate(states.last_hidden_state[:, 0]).softmax(dim=1)
+
+    def video_tokens(self, frames: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """(B, T, 3, side, side) to (B, n, H): fast tokens of every frame, then slow ones."""
+        patches = towers.patches(self.vision, frames.flatten(0, 1).to(self.device), self.select_layer)
+        return self.projector(patches.unflatten(0, frames.shape[:2]), shares)
+
+    def audio_tokens(self, mel: torch.Tensor) -> torch.Tensor:
+        """(B, mels, frames) to (B, frames // 6, H): threes of Whisper's states, averaged."""
+        states = self.audio(mel.to(self.device, self.audio.dtype)).last_hidden_state
+        return self.audio_projector(avg_pool1d(states.transpose(1, 2), 3, 3).transpose(1, 2))
+
+
+class Inputs(NativeInputs):
+    """HumanOmni's way from samples to tensors; the gate's question is the whole instruction, as in the original."""
+
+    sound_name = "audio_mel"
+
+    def __init__(self, spec: str, model: HumanOmni, settings: MllmSettings):
+        config, places = model.config, model.config.places
+        tokenizer = decoder_tokenizer(spec, QWEN2_TEMPLATE)
+        turns = Turns(spec, tokenizer, wrapped=bool(config.raw.get("mm_use_x_start_end")))
+        frames = settings.frames or config.raw.get("num_frames") or DEFAULT_FRAMES
+        pictures = Pictures(config.vision, places["vision"], settings.aspect, frames)
+        self.whisper = WhisperSounds(config.audio, places["audio"]) if config.audio else None
+        sound = self.whisper.mel if self.whisper else None
+        super().__init__(spec, turns, pictures, sound, config.text.max_position_embeddings)
+        self.config, self.projector = config, model.projector
+        self.gate_tokenizer = gate_tokenizer(spec, places["gate"], GATE)
+
+    def place(self, frames: torch.Tensor | None, sound: torch.Tensor | None) -> Media:
+        """`<video>\\n<audio>`, or the one of them that there is."""
+        tokens = {}
+        if frames is not None:
+            tokens["<video>"] = self.projector.tokens(len(frames), towers.side(self.config.vision))
+        if sound is not None and self.config.audio is not None:
+            tokens["<audio>"] = self.config.audio.max_source_positions // 3
+        return Media(frames, sound, "\n".join(tokens), {MARKERS[name]: count for name, count in tokens.items()})
+
+    def gate_ids(self, prompt: Prompt) -> list[int]:
+        """The instruction as BERT reads it, without markers; a transcript's `[SEP]` is three characters and a word."""
+        said = " ".join(cut(prompt.transcript, list(self.gate_tokenizer.get_added_vocab())))
+        question = prompt.before + said + prompt.after
+        return self.gate_tokenizer(question, truncation=True, max_length=self.config.gate.max_position_embeddings)[
+            "input_ids"
+        ]
+
+    def collate(self, rows, padding: str = "left") -> dict:
+        """As `NativeInputs.collate`, with the gate's questions beside frames."""
+        batch = super().collate(rows, padding)
+        if "frames" in batch:
+            padded = self.gate_tokenizer.pad({"input_ids": [row.gate_ids for row in rows]}, return_tensors="pt")
+            batch |= {f"gate_{name}": padded[name] for name in ("input_ids", "attention_mask")}
+        return batch
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizers, template and preprocessors beside the towers' configs."""
+        super().save(folder)
+        self.pictures.processor.save_pretrained(decoder.tower_folder(folder, self.config.raw["mm_vision_tower"]))
+        self.gate_tokenizer.save_pretrained(decoder.tower_folder(folder, GATE))
+        if self.whisper:
+            self.whisper.extractor.save_pretrained(decoder.tower_folder(folder, self.config.raw["mm_audio_tower"]))
+
+
+def load(spec: str, dtype: torch.dtype, device: str, named: Towers, load_in_4bit: bool = False) -> HumanOmni:
+    """The model of a folder or hub id, in eval mode; raises `BadInput` naming the folder and the mend."""
+    folder = local(spec)
+    raw, checkpoint = decoder.read_config(folder), Checkpoint(folder)
+    config = HumanOmniConfig.of(raw, folder, named, checkpoint.shapes)
+    model = decoder.without_weights(HumanOmni, config, folder)
+    hints = {"vision": raw["mm_vision_tower"], "gate": GATE, "audio": raw.get("mm_audio_tower")}
+    parts = {kind: towers.part(kind, config.places[kind], hint) for kind, hint in hints.items()}
+    return decoder.filled(model, checkpoint, NAMES, parts, dtype, device, load_in_4bit)
+
+
+def save(model: HumanOmni, folder: Path) -> None:
+    """Write a folder as the published ones are, that `load` reads; `Inputs.save` adds what it needs."""
+    config, raw = model.config, model.config.raw
+    configs = {raw["mm_vision_tower"]: config.vision, GATE: config.gate}
+    if config.audio is not None:
+        configs[raw["mm_audio_tower"]] = config.audio
+    decoder.save(model, folder, NAMES, raw, configs)
+
+
+def states(model: HumanOmni, batch: dict) -> torch.Tensor:
+    """The decoder's last hidden states (B, L, H) for a batch of `Inputs.collate`."""
+    return model.states(**batch)

@@ -1,0 +1,22 @@
+"""Where models lie: in a folder here, or on the hub and then in its cache."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from uacs.errors import BadInput
+
+
+def local(name: str) -> Path:
+    """The folder of a path or a hub id, fetched if it is not here yet; raises `BadInput` if there is none."""
+    if Path(name).is_dir():
+        return Path(name)
+    small = ["*.json", "*.jinja", "*.txt", "*.model"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*small, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*small, "*.bin"]))
+        return folder
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError):
+        raise BadInput(f"{name}: neither a folder here nor a model that the hub gives; check the name") from None
