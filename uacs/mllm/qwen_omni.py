@@ -40,7 +40,7 @@ def load(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["audio_tower", "visual", "lm_head"],
+        llm_int8_skip_modules=["model.audio_tower", "model.visual", "lm_head"],
     )
     return load_thinker(spec, dtype, quantization_config=wanted, device_map={"": device}).eval()
 
