@@ -77,9 +77,31 @@ def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
         demo.run(made[0], seed=5, sizes=SIZES)
     with pytest.raises(Refused, match="another seed, language or model"):
         demo.run(made[0], sizes=SIZES, language="zh")
+    with pytest.raises(Refused, match="another seed, language or model"):
+        demo.run(made[0], sizes=SIZES, model="humanomni")
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(Refused, match="not empty and not a demo"):
         demo.run(tmp_path)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("model", ["humanomni", "videollama2"])
+def test_each_of_the_papers_experts_goes_through_the_whole_cascade(ray_cluster, tmp_path, model):
+    summary = demo.run(tmp_path / "run", sizes=SIZES | {"train": 320}, model=model)
+    large = summary["metrics"]["large"]
+    assert large["n"] + large["unanswered"] == 40 and large["n"] > 20
+    samples = list(PreparedDataset(tmp_path / "run" / "data").samples("test"))
+    eight, one = (
+        build(str(tmp_path / "run" / "mllm"), MllmSettings(frames=2, batch_size=size), (-3.0, 3.0)).answer(samples)
+        for size in (8, 1)
+    )
+    served = {row["sample_id"]: row for row in Run.open(tmp_path / "run" / "baseline").table().to_pylist()}
+    for sample, a, b in zip(samples, eight, one, strict=True):
+        row = served[sample.sample_id]
+        assert a.status == b.status == row["large_status"]
+        if a.status in ANSWERED:
+            assert (a.y, a.u) == (pytest.approx(b.y, abs=1e-4), pytest.approx(b.u, abs=1e-4))
+            assert (row["y_large"], row["u_large"]) == (pytest.approx(a.y, abs=1e-4), pytest.approx(a.u, abs=1e-4))
 
 
 @pytest.mark.cluster
@@ -113,6 +135,7 @@ def test_raw_clips_give_the_same_outcomes_as_their_prepared_form(corpus, request
     assert outcomes(tmp_path / "run").equals(outcomes(out / "evaluation"))
 
 
+@pytest.mark.cluster
 def test_the_corpus_as_a_pickle_gives_the_same_outcomes_as_its_clips(made, tmp_path):
     out, _ = made
     data = PreparedDataset(out / "data")

@@ -35,3 +35,15 @@ def shown(value: object, most: int = 60) -> str:
     """
     text = value if isinstance(value, str) else type(value).__name__ if isinstance(value, list | dict) else str(value)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most]) + ("..." if len(text) > most else "")
+
+
+def reason(error: BaseException, most: int = 200) -> str:
+    r"""What an error says, in one line; of one that was raised from another, what that one said.
+
+    >>> reason(ValueError("no\nmore")), reason(KeyError())
+    ('no', 'KeyError')
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shown(lines[0].rstrip(" :;") if lines else type(error).__name__, most)

@@ -13,10 +13,10 @@ from uacs.cluster import tally
 from uacs.cluster.evaluation import Models, evaluate
 from uacs.cluster.progress import Counts
 from uacs.cluster.resources import Resources
-from uacs.cluster.serving.large import _fault, deploy, reap
+from uacs.cluster.serving.large import _fault, application, deploy, reap
 from uacs.config import EvaluationSettings
 from uacs.errors import BadInput, WrongUse
-from uacs.mllm import MllmSettings
+from uacs.mllm import MllmSettings, Towers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 PLAN = Resources()
@@ -91,3 +91,12 @@ def test_a_model_that_cannot_load_is_said(tmp_path):
         deploy(app, str(folder), MllmSettings(), (-3.0, 3.0), "en", PLAN)
     assert _fault(app)
     serve.delete(app)
+
+
+def test_a_tower_named_from_here_is_found_by_a_replica_elsewhere(recorded, tmp_path, monkeypatch):
+    (tmp_path / "bert").mkdir()
+    monkeypatch.chdir(tmp_path)
+    named = MllmSettings(towers=Towers(gate="bert", vision="hub/id"))
+    bound = application(f"recorded:{recorded}", named, (-3.0, 3.0), "en", PLAN)
+    towers = bound._bound_deployment.init_args[1]["towers"]
+    assert towers == {"vision": "hub/id", "audio": None, "gate": str(tmp_path / "bert")}

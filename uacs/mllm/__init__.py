@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs import fingerprints
-from uacs.errors import BadInput, shown
+from uacs.errors import BadInput, reason, shown
 from uacs.records import LargeOutput, Sample, SmallOutput
 
 if TYPE_CHECKING:
@@ -116,7 +116,13 @@ def load(
 
     logging.set_verbosity_error()  # it is our loading that says what is wrong
     logging.disable_progress_bar()
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise BadInput(f"{spec}: dtype {shown(dtype)} is none of float32, bfloat16, float16; name one of these")
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # each backend has a way of its own to say that it is not there
+        raise BadInput(f"{spec}: cannot be put on {device} ({reason(error)}); name another mllm.device") from None
     return family(str(spec)).load(str(spec), kind, device, towers or Towers(), load_in_4bit)
 
 
@@ -149,7 +155,7 @@ def model_type(spec: str) -> str:
             found = PreTrainedConfig.get_config_dict(spec)[0].get("model_type")
         except OSError:
             raise BadInput(f"{spec}: neither a folder here nor a model that the hub gives; check the name") from None
-    if found not in FAMILIES:
+    if not isinstance(found, str) or found not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise BadInput(f"{spec}: model_type '{shown(found)}' is not one of {known}; name a checkpoint of one of these")
     return found

@@ -15,28 +15,30 @@ from uacs.records import Sample
 GIB = 2**30
 LABELS = (-1.4, 0.6)
 TEXT = "well, I really liked it"
-FILM = Footage(
-    frames=np.zeros((64, 90, 120, 3), np.uint8),
-    times=np.arange(64) / 16,
-    waveform=np.zeros(64000, np.float32),
-    sample_rate=16000,
-)
+RATE = 16000
 
 
 def describe(model: LargePredictor) -> Iterator[str]:
     """A line for each point: weights, template, answers' tokens, positions a sample takes, memory."""
     inputs, module = model.inputs, model.model
-    weights = list(module.parameters())
-    size = sum(p.numel() * p.element_size() for p in weights)
-    kinds = Counter(str(p.dtype).removeprefix("torch.") for p in weights).most_common(1)[0][0]
-    count = sum(p.numel() for p in weights)
-    yield f"{count / 1e6:,.1f} M parameters, {size / GIB:.2f} GiB, mostly {kinds}, on {module.device}"
+    sizes: Counter[str] = Counter()
+    for weight in module.parameters():
+        sizes[str(weight.dtype).removeprefix("torch.")] += weight.numel() * weight.element_size()
+    count, size = sum(map(_numbers, module.parameters())), sum(sizes.values())
+    kind = sizes.most_common(1)[0][0]
+    yield f"{count / 1e6:,.1f} M parameters, {size / GIB:.2f} GiB, mostly {kind}, on {module.device}"
     if report := getattr(module, "report", None):
         yield f"{report.mapped} weights mapped, none missing; {_ignored(report.ignored)}"
         yield "towers: " + "; ".join(f"{tower} from {source}" for tower, source in report.sources.items())
-    yield from inputs.described()
+    yield from inputs.described(inputs.media_of(_film(inputs.frames, seen=True, heard=True)))
     yield from _answers(model)
     yield from _positions(model)
+
+
+def _numbers(weight) -> int:
+    """How many numbers a parameter stands for: four-bit weights are packed."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else state.shape.numel()
 
 
 def _ignored(names: list[str]) -> str:
@@ -62,22 +64,22 @@ def _answers(model: LargePredictor) -> Iterator[str]:
 def _positions(model: LargePredictor) -> Iterator[str]:
     inputs = model.inputs
     words = question(TEXT, model.score_range, model.language)
-    kinds = {
-        "text alone": Footage(None, FILM.times, None, FILM.sample_rate),
-        "text and pictures": Footage(FILM.frames, FILM.times, None, FILM.sample_rate),
-        "text, pictures and sound": FILM,
-    }
-    longest = 0
-    told = []
-    for kind, footage in kinds.items():
-        cut = footage.frames if footage.frames is None else footage.frames[: inputs.frames]
-        media = inputs.media_of(Footage(cut, footage.times[: inputs.frames], footage.waveform, footage.sample_rate))
-        longest = inputs.encode(Sample("doctor", text=TEXT), media, words).length
-        told.append(f"{kind} {longest}")
-    yield f"positions of a sample: {', '.join(told)}"
+    kinds = {"text alone": (False, False), "text and pictures": (True, False), "text, pictures and sound": (True, True)}
+    lengths = {}
+    for kind, (seen, heard) in kinds.items():
+        media = inputs.media_of(_film(inputs.frames, seen, heard))
+        lengths[kind] = inputs.encode(Sample("doctor", text=TEXT), media, words).length
+    yield "positions of a sample: " + ", ".join(f"{kind} {length}" for kind, length in lengths.items())
     config = getattr(model.model.config, "text_config", None) or model.model.config.text
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    bytes_each = next(model.model.parameters()).element_size()
-    position = 2 * config.num_hidden_layers * config.num_key_value_heads * width * bytes_each
-    whole = position * longest / 2**20
+    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * width
+    position = numbers * model.model.get_output_embeddings().weight.element_size()
+    whole = position * max(lengths.values()) / 2**20
     yield f"keys and values: {position / 1024:.0f} KiB a position, {whole:.0f} MiB for the longest of these"
+
+
+def _film(frames: int, seen: bool, heard: bool) -> Footage:
+    """Four black and silent seconds, as far as they are seen and heard."""
+    pictures = np.zeros((frames, 90, 120, 3), np.uint8) if seen else None
+    times = np.arange(frames) * 4 / frames if seen else np.empty(0)
+    return Footage(pictures, times, np.zeros(4 * RATE, np.float32) if heard else None, RATE)

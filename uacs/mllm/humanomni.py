@@ -12,16 +12,19 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool1d
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertModel, PreTrainedConfig, Qwen2Config, Qwen2ForCausalLM, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, Towers
-from uacs.mllm.native import decoder, towers
+from uacs.mllm.native import decoder, published, towers
 from uacs.mllm.native.checkpoint import Checkpoint, Names
 from uacs.mllm.native.connectors import gated_connector, mlp
 from uacs.mllm.native.hub import local
 from uacs.mllm.native.inputs import Media, NativeInputs
 from uacs.mllm.native.pictures import Pictures
+from uacs.mllm.native.published import Published
 from uacs.mllm.native.sounds import WhisperSounds
 from uacs.mllm.native.spliced import (
     AUDIO,
@@ -41,7 +44,6 @@ from uacs.mllm.prompts import Prompt
 
 GATE = "bert-base-uncased"  # configs do not name it; the original's code does
 GATE_WIDTH = 3584  # likewise, whatever the decoder's width
-DEFAULT_FRAMES = 8  # of a config without num_frames
 
 NAMES = Names(
     {
@@ -69,6 +71,7 @@ class HumanOmniConfig:
     """Every size of a HumanOmni; `raw` is the config.json that it was read from."""
 
     raw: Mapping
+    media: Published
     text: Qwen2Config
     vision: PreTrainedConfig
     gate: BertConfig
@@ -79,15 +82,18 @@ class HumanOmniConfig:
     @classmethod
     def of(cls, raw: Mapping, folder: Path, named: Towers, shapes: Mapping[str, torch.Size]) -> "HumanOmniConfig":
         """What config.json, towers and, where there are any, weights say; raises `BadInput` where they do not."""
-        decoder.need(folder, raw, "mm_vision_tower", "mm_hidden_size", "mm_projector_type", "hidden_size")
-        vision, vision_place = towers.tower(folder, raw["mm_vision_tower"], named.vision, towers.VISION)
+        media = published.checked(raw, folder)
+        vision, vision_place = towers.tower(folder, media.mm_vision_tower, named.vision, towers.VISION)
         gate, gate_place = towers.tower(folder, GATE, named.gate, towers.GATE)
         audio, audio_place = None, None
-        if raw.get("mm_audio_tower"):
-            audio, audio_place = towers.tower(folder, raw["mm_audio_tower"], named.audio, towers.AUDIO)
-        width = shapes.get("model.bert_gate.0.weight", (GATE_WIDTH,))[0]
+        if media.mm_audio_tower:
+            audio, audio_place = towers.tower(folder, media.mm_audio_tower, named.audio, towers.AUDIO)
+        elif named.audio:
+            raise BadInput(f"{folder}: a model without ears; leave mllm.towers.audio away")
+        width = (*shapes.get("model.bert_gate.0.weight", ()), GATE_WIDTH)[0]
         places = {"vision": vision_place, "gate": gate_place, "audio": audio_place}
-        return cls(raw, decoder.text_config(Qwen2Config, raw), vision, gate, width, audio, places)
+        text = published.decoder(Qwen2Config, raw, folder)
+        return cls(raw, media, text, vision, gate, width, audio, places)
 
 
 class HumanOmni(SplicedModel):
@@ -102,18 +108,18 @@ class HumanOmni(SplicedModel):
 
     def __init__(self, config: HumanOmniConfig):
         super().__init__()
-        self.config, raw, width = config, config.raw, config.text.hidden_size
-        self.select_layer = raw.get("mm_vision_select_layer", -2)
+        self.config, media, width = config, config.media, config.text.hidden_size
+        self.layers = towers.layers_used(config.vision, media.mm_vision_select_layer)
         self.llm = Qwen2ForCausalLM(config.text)
         self.vision = towers.vision_model(config.vision)
         side = towers.side(config.vision)
-        self.projector = gated_connector(raw["mm_projector_type"], raw["mm_hidden_size"], width, side)
+        self.projector = gated_connector(media.mm_projector_type, media.mm_hidden_size, width, side)
         self.gate_bert = BertModel(config.gate, add_pooling_layer=False)
         mixed = config.gate_width
         self.gate = nn.Sequential(nn.Linear(config.gate.hidden_size, mixed), nn.GELU(), nn.Linear(mixed, 3))
         if config.audio is not None:
             self.audio = WhisperEncoder(config.audio)
-            kind = raw.get("mm_audio_projector_type", raw["mm_projector_type"])
+            kind = media.mm_audio_projector_type or media.mm_projector_type
             self.audio_projector = mlp(kind, config.audio.d_model, width)
 
     def features(
@@ -152,7 +158,7 @@ class HumanOmni(SplicedModel):
 
     def video_tokens(self, frames: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """(B, T, 3, side, side) to (B, n, H): fast tokens of every frame, then slow ones."""
-        patches = towers.patches(self.vision, frames.flatten(0, 1).to(self.device), self.select_layer)
+        patches = towers.patches(self.vision, frames.flatten(0, 1).to(self.device), self.layers)
         return self.projector(patches.unflatten(0, frames.shape[:2]), shares)
 
     def audio_tokens(self, mel: torch.Tensor) -> torch.Tensor:
@@ -168,15 +174,15 @@ class Inputs(NativeInputs):
 
     def __init__(self, spec: str, model: HumanOmni, settings: MllmSettings):
         config, places = model.config, model.config.places
-        tokenizer = decoder_tokenizer(spec, QWEN2_TEMPLATE)
-        turns = Turns(spec, tokenizer, wrapped=bool(config.raw.get("mm_use_x_start_end")))
-        frames = settings.frames or config.raw.get("num_frames") or DEFAULT_FRAMES
+        tokenizer = decoder_tokenizer(spec)
+        turns = Turns(spec, tokenizer, wrapped=config.media.mm_use_x_start_end, fallback=QWEN2_TEMPLATE)
+        frames = settings.frames or config.media.num_frames
         pictures = Pictures(config.vision, places["vision"], settings.aspect, frames)
         self.whisper = WhisperSounds(config.audio, places["audio"]) if config.audio else None
         sound = self.whisper.mel if self.whisper else None
         super().__init__(spec, turns, pictures, sound, config.text.max_position_embeddings)
         self.config, self.projector = config, model.projector
-        self.gate_tokenizer = gate_tokenizer(spec, places["gate"], GATE)
+        self.gate_tokenizer = gate_tokenizer(spec, places["gate"], GATE, config.gate)
 
     def place(self, frames: torch.Tensor | None, sound: torch.Tensor | None) -> Media:
         """`<video>\\n<audio>`, or the one of them that there is."""
@@ -199,37 +205,40 @@ class Inputs(NativeInputs):
         """As `NativeInputs.collate`, with the gate's questions beside frames."""
         batch = super().collate(rows, padding)
         if "frames" in batch:
-            padded = self.gate_tokenizer.pad({"input_ids": [row.gate_ids for row in rows]}, return_tensors="pt")
-            batch |= {f"gate_{name}": padded[name] for name in ("input_ids", "attention_mask")}
+            questions = [torch.tensor(row.gate_ids) for row in rows]
+            # on the right, whatever the tokenizer would do: the gate reads the first place
+            batch["gate_input_ids"] = pad_sequence(questions, batch_first=True)
+            ones = [torch.ones_like(question) for question in questions]
+            batch["gate_attention_mask"] = pad_sequence(ones, batch_first=True)
         return batch
 
     def save(self, folder: Path) -> None:
         """Write tokenizers, template and preprocessors beside the towers' configs."""
         super().save(folder)
-        self.pictures.processor.save_pretrained(decoder.tower_folder(folder, self.config.raw["mm_vision_tower"]))
-        self.gate_tokenizer.save_pretrained(decoder.tower_folder(folder, GATE))
+        self.pictures.processor.save_pretrained(decoder.tower_folder(folder, "vision"))
+        self.gate_tokenizer.save_pretrained(decoder.tower_folder(folder, "gate"))
         if self.whisper:
-            self.whisper.extractor.save_pretrained(decoder.tower_folder(folder, self.config.raw["mm_audio_tower"]))
+            self.whisper.extractor.save_pretrained(decoder.tower_folder(folder, "audio"))
 
 
 def load(spec: str, dtype: torch.dtype, device: str, named: Towers, load_in_4bit: bool = False) -> HumanOmni:
     """The model of a folder or hub id, in eval mode; raises `BadInput` naming the folder and the mend."""
     folder = local(spec)
-    raw, checkpoint = decoder.read_config(folder), Checkpoint(folder)
+    raw, media = published.read(folder)
+    checkpoint = Checkpoint(folder)
     config = HumanOmniConfig.of(raw, folder, named, checkpoint.shapes)
     model = decoder.without_weights(HumanOmni, config, folder)
-    hints = {"vision": raw["mm_vision_tower"], "gate": GATE, "audio": raw.get("mm_audio_tower")}
+    hints = {"vision": media.mm_vision_tower, "gate": f"google-bert/{GATE}", "audio": media.mm_audio_tower}
     parts = {kind: towers.part(kind, config.places[kind], hint) for kind, hint in hints.items()}
     return decoder.filled(model, checkpoint, NAMES, parts, dtype, device, load_in_4bit)
 
 
 def save(model: HumanOmni, folder: Path) -> None:
     """Write a folder as the published ones are, that `load` reads; `Inputs.save` adds what it needs."""
-    config, raw = model.config, model.config.raw
-    configs = {raw["mm_vision_tower"]: config.vision, GATE: config.gate}
-    if config.audio is not None:
-        configs[raw["mm_audio_tower"]] = config.audio
-    decoder.save(model, folder, NAMES, raw, configs)
+    config = model.config
+    configs = {"vision": config.vision, "gate": config.gate, "audio": config.audio}
+    there = {kind: one for kind, one in configs.items() if one is not None}
+    decoder.save(model, folder, NAMES, config.raw, there)
 
 
 def states(model: HumanOmni, batch: dict) -> torch.Tensor:

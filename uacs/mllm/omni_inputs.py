@@ -169,14 +169,14 @@ class OmniInputs:
         }
         (folder / VIDEO_SETTINGS).write_text(json.dumps(video, indent=2) + "\n")
 
-    def described(self) -> list[str]:
-        """What the checkpoint's own files left open, as `uacs doctor` prints it."""
-        before, after = self.turns[True, True]
+    def described(self, media: Media) -> list[str]:
+        """What the checkpoint's own files left open, as `uacs doctor` prints it, with a turn around such media."""
+        before, after = self.turns[media.patches is not None, media.mel is not None]
         area = self.frame_area
         turn = shown(self.tokenizer.decode(before) + "INSTRUCTION" + self.tokenizer.decode(after), 2000)
         return [
             f"frames: {self.frames}, of {area['shortest_edge']} to {area['longest_edge']} pixels",
-            f"a turn with pictures and sound: {turn}",
+            f"a turn, by its own template: {turn}",
         ]
 
     @property
@@ -291,7 +291,7 @@ def _audio(rows: list[Encoded]) -> dict[str, torch.Tensor]:
 
 def _tokenizer(spec: str):
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec)
+        tokenizer = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{spec}: no tokenizer ({first_line(error)}); copy the checkpoint's tokenizer files") from None
     if tokenizer.eos_token_id is None:

@@ -78,7 +78,7 @@ def load_thinker(
 
 def _thinker_config(spec: str) -> Qwen2_5OmniThinkerConfig:
     try:
-        config = AutoConfig.from_pretrained(spec)
+        config = AutoConfig.from_pretrained(spec, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{spec}: no readable config.json ({first_line(error)}); name a checkpoint folder or a hub id"

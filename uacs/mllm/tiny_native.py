@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from uacs.mllm import humanomni, tiny_tokenizer, videollama2
-from uacs.mllm.native import decoder
+from uacs.mllm.native import decoder, published
 from uacs.mllm.native.beats import BeatsConfig
 from uacs.mllm.native.turns import WRAPS
 
@@ -82,7 +82,7 @@ def create_humanomni(
         attention_probs_dropout_prob=0.0,
     )
     raw = {
-        **_text(tokenizer, settings),
+        **_shared(tokenizer, settings),
         "architectures": ["HumanOmniQwen2ForCausalLM"],
         "model_type": "HumanOmni_qwen2",
         "mm_projector_type": "all_in_one_small",  # its grid is even, as 4 x 4 is
@@ -90,16 +90,16 @@ def create_humanomni(
         "mm_audio_projector_type": "mlp2x_gelu",
         "mm_use_x_start_end": True,
     }
-    text = decoder.text_config(Qwen2Config, raw)
+    media, text = published.checked(raw, folder), published.decoder(Qwen2Config, raw, folder)
     places = dict.fromkeys(("vision", "gate", "audio"))
-    config = humanomni.HumanOmniConfig(raw, text, _vision(settings), gate, tower, audio, places)
+    config = humanomni.HumanOmniConfig(raw, media, text, _vision(settings), gate, tower, audio, places)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = humanomni.HumanOmni(config)
     humanomni.save(_with_ends(model, tokenizer), folder)
     _save_preprocessors(folder, tokenizer, settings)
-    extractor.save_pretrained(decoder.tower_folder(folder, AUDIO))
-    gate_tokenizer.save_pretrained(decoder.tower_folder(folder, humanomni.GATE))
+    extractor.save_pretrained(decoder.tower_folder(folder, "audio"))
+    gate_tokenizer.save_pretrained(decoder.tower_folder(folder, "gate"))
 
 
 def create_videollama2(
@@ -121,7 +121,7 @@ def create_videollama2(
     )
     tokenizer = tiny_tokenizer.create(texts, phrases, settings.vocabulary, CHAT_TEMPLATE)
     raw = {
-        **_text(tokenizer, settings),
+        **_shared(tokenizer, settings),
         "architectures": ["Videollama2Qwen2ForCausalLM"],
         "model_type": "videollama2_qwen2",
         "mm_projector_type": "stc_connector_v35",
@@ -133,9 +133,9 @@ def create_videollama2(
         "mm_audio_window": SECONDS,
         "mm_audio_seconds": SECONDS,
     }
-    text = decoder.text_config(Qwen2Config, raw)
+    media, text = published.checked(raw, folder), published.decoder(Qwen2Config, raw, folder)
     places = dict.fromkeys(("vision", "audio"))
-    config = videollama2.VideoLlama2Config(raw, text, _vision(settings), beats, settings.width, places)
+    config = videollama2.VideoLlama2Config(raw, media, text, _vision(settings), beats, settings.width, places)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = videollama2.VideoLlama2(config)
@@ -143,7 +143,7 @@ def create_videollama2(
     _save_preprocessors(folder, tokenizer, settings)
 
 
-def _text(tokenizer: Qwen2Tokenizer, settings: TinySettings) -> dict:
+def _shared(tokenizer: Qwen2Tokenizer, settings: TinySettings) -> dict:
     """The fields of config.json that say what the decoder is, and what both families' configs have."""
     return {
         "vocab_size": len(tokenizer),
@@ -187,7 +187,7 @@ def _with_ends(model, tokenizer: Qwen2Tokenizer):
 def _save_preprocessors(folder: Path, tokenizer: Qwen2Tokenizer, settings: TinySettings) -> None:
     tokenizer.save_pretrained(folder)
     side = {"height": settings.pixels, "width": settings.pixels}
-    SiglipImageProcessorPil(size=side).save_pretrained(decoder.tower_folder(folder, VISION))
+    SiglipImageProcessorPil(size=side).save_pretrained(decoder.tower_folder(folder, "vision"))
 
 
 def _words(texts: Iterable[str]) -> PreTrainedTokenizerFast:

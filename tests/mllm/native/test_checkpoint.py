@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 import uacs.mllm
 from tests.mllm.native.conftest import GOLDENS
 from uacs.errors import BadInput
-from uacs.mllm import Towers
-from uacs.mllm.native.checkpoint import Names
+from uacs.mllm import Towers, tiny_native, videollama2
+from uacs.mllm.native.checkpoint import Names, without_weights
 
 HUMANOMNI, AV, VIDEO = "humanomni-tiny", "videollama2-av-tiny", "videollama2-tiny"
 
@@ -205,8 +205,11 @@ def refusals(damage, said):
         ({"mm_projector_type": "all_in_one_small"}, "takes an even number of patches a side, not 5"),
         ({"mm_projector_type": "all_in_one_mlp"}, "is none of HumanOmni's: all_in_one, all_in_one_small"),
         ({"mm_audio_projector_type": "qformer"}, "projector 'qformer' is neither linear nor mlpNx_gelu"),
-        ({"mm_vision_tower": None}, "config.json lacks mm_vision_tower"),
-        ({"mm_vision_tower": "/mnt/theirs/eva-clip", "mm_hidden_size": None}, "config.json lacks mm_hidden_size"),
+        ({"mm_vision_tower": None}, "config.json: mm_vision_tower: field required; copy"),
+        (
+            {"mm_vision_tower": "/mnt/theirs/eva-clip", "mm_hidden_size": None},
+            "config.json: mm_hidden_size: field required; copy",
+        ),
     ],
 )
 def test_a_config_of_another_model_is_refused(copy_of, changes, said):
@@ -292,6 +295,14 @@ def test_missing_and_foreign_weights_are_named(copy_of):
     assert "1 weights that the model of its config.json has not, first model.talker.weight" in refusal(folder)
 
 
+def test_a_tower_that_is_not_the_published_one_asks_for_its_config(copy_of):
+    folder = copy_of(HUMANOMNI)
+    shutil.rmtree(folder / "towers" / "bert-tiny")
+    said = refusal(folder)
+    assert "weights are missing, first model.bert_model." in said
+    assert "if its gate tower is not the published one, name a folder with its config: --set mllm.towers.gate" in said
+
+
 def test_half_a_tower_is_not_filled_up_from_another_place(copy_of):
     folder = copy_of(HUMANOMNI)
     weights = weights_of(folder)
@@ -336,13 +347,16 @@ print(peak() - before, size, float(model.llm.lm_head.weight.sum()))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux keeps it")
 def test_a_gigabyte_in_shards_takes_no_more_than_its_size_and_three_tenths(tmp_path):
-    from uacs.mllm import tiny_native
-
-    sizes = tiny_native.TinySettings(width=1024, layers=24, vocabulary=300)
-    tiny_native.create_videollama2(tmp_path / "big", ["so so"], ["a phrase"], sizes)
+    tiny_native.create_videollama2(tmp_path / "big", ["so so"], ["a phrase"])
     folder = tmp_path / "big"
-    weights = weights_of(folder)
     (folder / "model.safetensors").unlink()
+    sizes = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 24, "hidden_size_a": 1024}
+    config = json.loads((folder / "config.json").read_text()) | sizes
+    (folder / "config.json").write_text(json.dumps(config))
+    with without_weights():
+        model = videollama2.VideoLlama2(videollama2.VideoLlama2Config.of(config, folder, Towers(), {}))
+    shapes = {videollama2.NAMES.published(name): p.shape for name, p in model.named_parameters()}
+    weights = {name: torch.full(shape, k / 1000) for k, (name, shape) in enumerate(shapes.items())}
     save_torch_state_dict(weights, folder, max_shard_size="200MB")
     assert len(list(folder.glob("model-*.safetensors"))) > 3
     run = subprocess.run([sys.executable, "-c", LOADS, folder], capture_output=True, text=True, check=True)

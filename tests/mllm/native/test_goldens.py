@@ -61,7 +61,10 @@ def test_a_golden_is_met(models, name):
         torch.testing.assert_close(alone, expected["logits"][k, :length], **CLOSE)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "video_tokens" in load_file(GOLDENS / name)])
+SEEN = [name for name in MODELS if "image" not in name and "video_tokens" in load_file(GOLDENS / name)]
+
+
+@pytest.mark.parametrize("name", SEEN)
 @torch.inference_mode()
 def test_what_is_seen_and_heard_is_the_originals_and_as_long_as_foretold(models, name):
     model = models((GOLDENS / name).parent)
@@ -107,8 +110,8 @@ def test_half_precision_is_near(dtype, near):
 
 
 @torch.inference_mode()
-def test_greedy_generation_is_the_argmax_of_forward(models):
-    model = models(GOLDENS / "videollama2-av-small")
+def test_greedy_generation_is_the_argmax_of_forward():
+    model = uacs.mllm.load(GOLDENS / "videollama2-av-small")
     inputs, _ = inputs_of("videollama2-av-small/expected-mixed.safetensors")
     model.generation_config.max_new_tokens, model.generation_config.do_sample = 3, False
     said = model.generate(**inputs, padding="left")

@@ -11,8 +11,8 @@ from ray.serve.exceptions import RayServeException
 from uacs import fingerprints
 from uacs.cluster import tally
 from uacs.cluster.resources import Resources
-from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, absolute, build, identity
+from uacs.errors import BadInput, reason
+from uacs.mllm import MllmSettings, Towers, absolute, build, identity
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk
 
 UP = ("RUNNING", "UNHEALTHY")  # the second while a replica that died is built again
@@ -34,6 +34,8 @@ class LargeReplica:
             self.model, self.fault = build(*self.wanted), None
         except BadInput as error:
             self.fault = str(error)
+        except Exception as error:
+            self.fault = f"{self.wanted[0]}: {type(error).__name__}: {reason(error)}"
 
     def why_not(self) -> str | None:
         """What keeps this replica from answering, in one line; None if it is ready."""
@@ -119,8 +121,10 @@ def _name(spec: str, settings: MllmSettings, score_range: tuple[float, float], l
 
 
 def _placed(settings: MllmSettings, plan: Resources) -> MllmSettings:
-    on_gpu = plan.replica_gpus and settings.device == "cpu"
-    return settings.model_copy(update={"device": "cuda"}) if on_gpu else settings
+    """The settings as a replica takes them: on the GPU that it reserves, and with paths that hold anywhere."""
+    towers = Towers(**{kind: absolute(tower) if tower else None for kind, tower in settings.towers})
+    device = "cuda" if plan.replica_gpus and settings.device == "cpu" else settings.device
+    return settings.model_copy(update={"device": device, "towers": towers})
 
 
 def _serves(deployment: str) -> str:

@@ -7,8 +7,10 @@ Parameters have the published names.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -35,25 +37,31 @@ class BeatsConfig:
     @classmethod
     def of(cls, values: Mapping, shapes: Mapping[str, torch.Size]) -> "BeatsConfig":
         """What the weights' shapes say goes over `values`, as far as shapes say it; names in `shapes` are BEATs'."""
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        known = {f.name: values[f.name] for f in fields(cls) if isinstance(values.get(f.name), int)}
         return cls(**(known | _read_from(shapes)))
 
 
 def _read_from(shapes: Mapping[str, torch.Size]) -> dict[str, int]:
-    if "encoder.pos_conv.0.weight_v" not in shapes:
-        return {}
-    width, per_group, kernel = shapes["encoder.pos_conv.0.weight_v"]
+    """Sizes by name; what the shapes do not have is left out, for whoever misses a weight to say so."""
+
+    def size(name: str, at: int) -> int | None:
+        shape = shapes.get(name, ())
+        return shape[at] if len(shape) > at else None
+
+    conv, table = "encoder.pos_conv.0.weight_v", "encoder.layers.0.self_attn.relative_attention_bias.weight"
+    layers = {int(found[1]) for name in shapes if (found := re.match(r"encoder\.layers\.(\d+)\.", name))}
+    width, per_group = size(conv, 0), size(conv, 1)
     said = {
-        "embed_dim": shapes["patch_embedding.weight"][0],
+        "embed_dim": size("patch_embedding.weight", 0),
         "encoder_embed_dim": width,
-        "conv_pos": kernel,
-        "conv_pos_groups": width // per_group,
-        "encoder_layers": 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.layers.")),
-        "encoder_ffn_embed_dim": shapes["encoder.layers.0.fc1.weight"][0],
+        "conv_pos": size(conv, 2),
+        "conv_pos_groups": width // per_group if width and per_group else None,
+        "encoder_layers": max(layers) + 1 if layers else None,
+        "encoder_ffn_embed_dim": size("encoder.layers.0.fc1.weight", 0),
+        "num_buckets": size(table, 0),
+        "encoder_attention_heads": size(table, 1),
     }
-    if table := shapes.get("encoder.layers.0.self_attn.relative_attention_bias.weight"):
-        said |= {"num_buckets": table[0], "encoder_attention_heads": table[1]}
-    return said
+    return {name: value for name, value in said.items() if value}
 
 
 class Beats(nn.Module):
@@ -91,7 +99,7 @@ class _Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer_norm(x + gelu(self.pos_conv[0](x.transpose(1, 2))).transpose(1, 2))
-        buckets = distance_buckets(x.shape[1], self.config.num_buckets, self.config.max_distance).to(x.device)
+        buckets = distance_buckets(x.shape[1], self.config.num_buckets, self.config.max_distance, x.device)
         bias = self.layers[0].self_attn.relative_attention_bias(buckets).permute(2, 0, 1)  # (heads, L, L)
         for layer in self.layers:
             x = layer(x, bias)
@@ -154,7 +162,8 @@ class _Attention(nn.Module):
         return self.out_proj(scaled_dot_product_attention(q, k, v, gated).transpose(1, 2).flatten(2))
 
 
-def distance_buckets(length: int, buckets: int, max_distance: int) -> torch.Tensor:
+@lru_cache(maxsize=2)  # half a second for the published length, and always the same
+def distance_buckets(length: int, buckets: int, max_distance: int, device: torch.device) -> torch.Tensor:
     """T5's relative positions (arXiv 1910.10683) in both directions: a bucket (L, L) for each pair of places.
 
     Half of the buckets are for what lies behind; of each half, one half counts single steps, the other
@@ -165,4 +174,4 @@ def distance_buckets(length: int, buckets: int, max_distance: int) -> torch.Tens
     half, exact = buckets // 2, buckets // 4
     far = torch.log(apart.abs().float() / exact) / math.log(max_distance / exact) * (half - exact)
     far = (exact + far.clamp(min=0).long()).clamp(max=half - 1)
-    return (apart > 0) * half + torch.where(apart.abs() < exact, apart.abs(), far)
+    return ((apart > 0) * half + torch.where(apart.abs() < exact, apart.abs(), far)).to(device)

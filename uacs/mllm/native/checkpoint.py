@@ -8,7 +8,6 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +15,13 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from uacs.errors import BadInput
+from uacs.errors import BadInput, reason
 from uacs.mllm.native.hub import local
 
 INDEX = {"model.safetensors": "model.safetensors.index.json", "pytorch_model.bin": "pytorch_model.bin.index.json"}
+FLOATING = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
 TORCH = (".bin", ".pt")
 AT_ONCE = 64 * 2**20
 """Bytes that are read before a file is opened anew: pages of an open one count as this process's memory."""
@@ -94,12 +95,15 @@ class Checkpoint:
         self.folder = folder
         self.files = _weight_files(folder, either)
         self.shapes: dict[str, torch.Size] = {}
+        self.odd: dict[str, str] = {}  # what is no floating-point number, by its type
         self._where: dict[str, Path] = {}
         for file in self.files:
-            for name, shape in self._contents(file).items():
+            for name, (shape, kind) in self._contents(file).items():
                 if name in self.shapes:
                     raise BadInput(f"{folder}: {name} stands in {self._where[name].name} and in {file.name}; keep one")
                 self.shapes[name], self._where[name] = shape, file
+                if kind not in FLOATING:
+                    self.odd[name] = kind
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights of these names, each read when its turn comes; files in turn."""
@@ -108,12 +112,14 @@ class Checkpoint:
             here = [name for name in self.shapes if name in wanted and self._where[name] == file]
             yield from self._read_bin(file, here) if file.suffix in TORCH else self._read_safetensors(file, here)
 
-    def _contents(self, file: Path) -> dict[str, torch.Size]:
+    def _contents(self, file: Path) -> dict[str, tuple[torch.Size, str]]:
+        """Shape and type of every weight in a file."""
         if file.suffix in TORCH:
-            return {name: tensor.shape for name, tensor in self._bin(file).items()}
+            return {name: (weight.shape, str(weight.dtype)) for name, weight in self._bin(file).items()}
         try:
             with safe_open(file, "pt") as opened:
-                return {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                return {name: (torch.Size(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
         except (SafetensorError, OSError) as error:
             raise BadInput(f"{file}: not a whole safetensors file ({error}); copy it again") from None
 
@@ -137,27 +143,25 @@ class Checkpoint:
             mapped = zipfile.is_zipfile(file)  # what older versions of torch wrote is no archive
             loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
             weights = loaded.get("model", loaded)  # BEATs' own file has a config beside them
-            assert all(isinstance(weight, torch.Tensor) for weight in weights.values()), "not weights alone"
+            if not all(isinstance(n, str) and isinstance(w, torch.Tensor) for n, w in weights.items()):
+                raise ValueError("it holds other things than weights by name")
         except Exception as error:  # pickle, zip and torch each have errors of their own
-            raise BadInput(f"{file}: not a whole file of weights ({_first_line(error)}); copy it again") from None
+            raise BadInput(f"{file}: not a whole file of weights ({reason(error)}); copy it again") from None
         return weights
 
 
-@contextmanager
-def without_weights() -> Iterator[None]:
-    """Modules built inside have parameters on the meta device; buffers, which are computed, are real."""
-    register = nn.Module.register_parameter
+class without_weights(TorchFunctionMode):
+    """Modules that this thread builds inside take no memory for parameters; buffers, which are computed, are real.
 
-    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None:
-            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+    PyTorch's layers allocate parameters by `torch.empty` alone, and nothing else by it.
+    """
 
-    nn.Module.register_parameter = register_empty
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Every call of torch's; `torch.empty` goes to the meta device."""
+        kwargs = dict(kwargs or {})
+        if function is torch.empty:
+            kwargs["device"] = "meta"
+        return function(*args, **kwargs)
 
 
 def fill(
@@ -189,12 +193,10 @@ def fill(
             sources[title] = str(other.folder)
     there = {name for _, one in takes for name in one}
     if missing := sorted(set(wanted) - there):
-        first = names.published(missing[0])
-        raise BadInput(
-            f"{checkpoint.folder}: {len(missing)} weights are missing, first {first}; copy the whole checkpoint"
-        )
+        told = f"{len(missing)} weights are missing, first {names.published(missing[0])}"
+        raise BadInput(f"{checkpoint.folder}: {told}; {_mend(missing[0], towers, 'copy the whole checkpoint')}")
     for source, one in takes:
-        _check_shapes(source, one, wanted)
+        _check_shapes(source, one, wanted, towers)
     for source, one in takes:
         ours = {theirs: name for name, theirs in one.items()}
         for theirs, tensor in source.read(ours):
@@ -219,7 +221,7 @@ def _sorted_out(checkpoint: Checkpoint, names: Names, known: set[str]) -> tuple[
     """Published names by ours, and what is left aside; raises for a weight that is neither."""
     found, ignored, foreign = {}, [], []
     for theirs in checkpoint.shapes:
-        ours = None if names.ignores(theirs) else names.ours(theirs)
+        ours = names.ours(theirs)
         if names.ignores(theirs):
             ignored.append(theirs)
         elif ours in known:
@@ -244,14 +246,26 @@ def _tower_checkpoint(folder: Path, title: str, tower: Tower) -> Checkpoint:
         raise BadInput(f"{lacking} ({error}); name a folder that has them: {tower.mend}") from None
 
 
-def _check_shapes(checkpoint: Checkpoint, found: dict[str, str], wanted: dict[str, torch.Size]) -> None:
+def _mend(name: str, towers: Mapping[str, Tower], else_: str) -> str:
+    """What helps a weight of ours that does not fit: a tower whose sizes nobody stated may have others."""
+    for title, tower in towers.items():
+        if name.startswith(tower.prefix) and tower.folder is None:
+            return f"if its {title} tower is not the published one, name a folder with its config: {tower.mend}"
+    return else_
+
+
+def _check_shapes(
+    checkpoint: Checkpoint, found: dict[str, str], wanted: dict[str, torch.Size], towers: Mapping[str, Tower]
+) -> None:
     for ours, theirs in found.items():
+        if theirs in checkpoint.odd:
+            kind = checkpoint.odd[theirs]
+            raise BadInput(f"{checkpoint.folder}: {theirs} is of type {kind}; take weights that are not quantised")
         has, expected = checkpoint.shapes[theirs], wanted[ours]
         if has != expected:
-            raise BadInput(
-                f"{checkpoint.folder}: {theirs} is {_by(has)}, its config makes it {_by(expected)}; "
-                "copy the checkpoint's own config.json"
-            )
+            told = f"{theirs} is {_by(has)}, its config makes it {_by(expected)}"
+            mend = _mend(ours, towers, "copy the checkpoint's own config.json")
+            raise BadInput(f"{checkpoint.folder}: {told}; {mend}")
 
 
 def _by(shape: torch.Size) -> str:
@@ -293,11 +307,9 @@ def _claimed(folder: Path, single: str, index: str) -> list[list[Path]]:
     if (folder / index).is_file():
         try:
             shards = sorted(set(json.loads((folder / index).read_text())["weight_map"].values()))
+            if not shards or any(Path(shard).name != shard for shard in shards):
+                raise ValueError("it names no files of this folder")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadInput(f"{folder / index}: not an index of shards ({error}); copy it again") from None
-        sets.append([folder / Path(shard).name for shard in shards])
+            raise BadInput(f"{folder / index}: not an index of shards ({reason(error)}); copy it again") from None
+        sets.append([folder / shard for shard in shards])
     return sets
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

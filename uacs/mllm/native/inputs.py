@@ -102,7 +102,8 @@ class NativeInputs:
         row = Encoded(self.turns.ids(media.markers, prompt, self.limit // 2), media, self.gate_ids(prompt))
         if row.length > self.limit:
             raise BadInput(
-                f"sample '{sample.sample_id}': {row.length} positions, the model takes {self.limit}; show fewer frames"
+                f"sample '{sample.sample_id}': {row.length} positions, the model takes {self.limit}; "
+                "show fewer frames, or shorten the text"
             )
         return row
 
@@ -142,13 +143,14 @@ class NativeInputs:
         """A token for the room beside shorter rows; nothing attends to it."""
         return self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
-    def described(self) -> list[str]:
-        """What the checkpoint's own files left open, as `uacs doctor` prints it."""
+    def described(self, media: Media) -> list[str]:
+        """What the checkpoint's own files left open, as `uacs doctor` prints it, with a turn around such media."""
         names = {number: name for name, number in MARKERS.items()}
-        turn = "".join(piece if isinstance(piece, str) else names[piece] for piece in self.turns.shell("<video>"))
+        pieces = self.turns.shell(media.markers)
+        turn = "".join(piece if isinstance(piece, str) else names[piece] for piece in pieces)
         source = "its preprocessor_config.json" if self.pictures.from_folder else "the published tower"
         fitted = {"resize": "stretched to a square", "pad": "put on a square"}[self.pictures.aspect]
         return [
             f"frames: {self.frames}, {fitted}, by the settings of {source}",
-            f"a turn with pictures: {shown(turn.replace(USER_TEXT, 'INSTRUCTION'), 2000)}",
+            f"a turn, by {self.turns.source}: {shown(turn.replace(USER_TEXT, 'INSTRUCTION'), 2000)}",
         ]

@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from uacs.errors import BadInput
+from uacs.mllm.native.preprocessors import preprocessor, unfit
 
 Aspect = Literal["resize", "pad"]
 
@@ -31,19 +31,15 @@ class Pictures:
         # by name: where torchvision is installed the classes of the short names would resize with it
         kind = CLIPImageProcessorPil if is_clip else SiglipImageProcessorPil
         side, self.aspect, self.frames = config.image_size, aspect, frames
-        self.from_folder = folder is not None and (folder / "preprocessor_config.json").is_file()
-        if self.from_folder:
-            self.processor = kind.from_pretrained(folder)
-        elif is_clip:
-            self.processor = kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-        else:
-            self.processor = kind(size={"height": side, "width": side})
-        made = self.pixels(np.zeros((1, 8, 8, 3), np.uint8)).shape[-2:]
+        square = {"height": side, "width": side}
+        published = {"size": {"shortest_edge": side}, "crop_size": square} if is_clip else {"size": square}
+        self.processor, self.from_folder = preprocessor(kind, folder, **published)
+        try:
+            made = self.pixels(np.zeros((1, 8, 12, 3), np.uint8)).shape[-2:]
+        except Exception as error:  # settings that do not go together fail when they are used
+            raise unfit(folder, error) from None
         if made != (side, side):
-            raise BadInput(
-                f"{folder}: preprocessor_config.json makes pictures of {made[1]} x {made[0]}, the tower takes "
-                f"{side} x {side}; copy the tower's own"
-            )
+            raise unfit(folder, f"it makes pictures of {made[1]} x {made[0]}, the tower takes {side} x {side}")
 
     def pixels(self, frames: np.ndarray) -> torch.Tensor:
         """(T, 3, side, side): at least `self.frames` pictures, black ones after the given."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 
-from uacs.errors import BadInput
+from uacs.mllm.native.preprocessors import preprocessor, unfit
 
 RATE = 16000
 
@@ -24,17 +24,17 @@ class WhisperSounds:
     """
 
     def __init__(self, config: WhisperConfig, folder: Path | None):
-        self.from_folder = folder is not None and (folder / "preprocessor_config.json").is_file()
-        if self.from_folder:
-            self.extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        else:
-            self.extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
-        made, wanted = self.extractor.feature_size, config.num_mel_bins
+        published = {"feature_size": config.num_mel_bins}
+        self.extractor, self.from_folder = preprocessor(WhisperFeatureExtractor, folder, **published)
+        try:
+            made = tuple(self.mel(np.zeros(400, np.float32)).shape)
+        except Exception as error:  # settings that do not go together fail when they are used
+            raise unfit(folder, error) from None
+        wanted = (config.num_mel_bins, 2 * config.max_source_positions)
         if made != wanted:
-            raise BadInput(f"{folder}: preprocessor_config.json has {made} mels, the tower {wanted}; copy its own")
-        made, wanted = self.extractor.nb_max_frames, 2 * config.max_source_positions
-        if made != wanted:
-            raise BadInput(f"{folder}: preprocessor_config.json makes {made} frames, the tower takes {wanted}")
+            raise unfit(
+                folder, f"it makes {made[0]} mels by {made[1]} frames, the tower takes {wanted[0]} by {wanted[1]}"
+            )
 
     def mel(self, waveform: np.ndarray, alone: bool = False) -> torch.Tensor:
         """(mels, frames) float32, of a film's sound as of sound alone; what is no number becomes -1.5 as originally."""
@@ -67,7 +67,8 @@ class FilterBanks:
 
     def heard(self, waveform: np.ndarray, alone: bool = False) -> torch.Tensor:
         """What is listened to (seconds * 16000,), in 16-bit steps as the original reads them from FFmpeg."""
-        steps = np.clip(np.round(waveform.astype(np.float32) * 32768), -32768, 32767) / np.float32(32768)
+        waveform = np.nan_to_num(waveform.astype(np.float32))
+        steps = np.clip(np.round(waveform * 32768), -32768, 32767) / np.float32(32768)
         wave = torch.from_numpy(np.ascontiguousarray(steps if alone else self._windows(steps), np.float32))
         length = int(self.seconds * RATE)
         if (over := len(wave) - length) > 0:

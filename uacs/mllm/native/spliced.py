@@ -33,31 +33,19 @@ class SplicedModel(nn.Module):
     features: Callable[..., list[dict[int, torch.Tensor]]]
     report: LoadReport
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, padding: str = "right", **media
-    ) -> torch.Tensor:
-        """Logits (B, L, V) of the rows after splicing; L is the longest row's length.
+    def forward(self, input_ids: torch.Tensor, **inputs) -> torch.Tensor:
+        """Logits (B, L, V) of the rows after splicing, L being the longest row's length; arguments as of `spliced`."""
+        return self.llm(**self.spliced(input_ids, **inputs), use_cache=False).logits
 
-        input_ids (B, l) hold markers; attention_mask (B, l) is 0 where ids are padding. Rows shorter than the
-        longest are padded on the side that `padding` names; what stands there means nothing.
-        """
-        return self.llm(**self.spliced(input_ids, attention_mask, padding, **media), use_cache=False).logits
-
-    def states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, padding: str = "right", **media
-    ) -> torch.Tensor:
+    def states(self, input_ids: torch.Tensor, **inputs) -> torch.Tensor:
         """As `forward`, but the last hidden states (B, L, H), before the vocabulary is spread out."""
-        return self.llm.model(
-            **self.spliced(input_ids, attention_mask, padding, **media), use_cache=False
-        ).last_hidden_state
+        return self.llm.model(**self.spliced(input_ids, **inputs), use_cache=False).last_hidden_state
 
-    def generate(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, padding: str = "right", **media
-    ):
+    def generate(self, input_ids: torch.Tensor, **inputs):
         """What transformers' generate returns by `generation_config`; `sequences` hold new tokens only."""
-        inputs = self.spliced(input_ids, attention_mask, padding, **media)
-        inputs.pop("position_ids")  # generate counts them by the mask
-        return self.llm.generate(**inputs)
+        spliced = self.spliced(input_ids, **inputs)
+        spliced.pop("position_ids")  # generate counts them by the mask
+        return self.llm.generate(**spliced)
 
     @property
     def generation_config(self) -> GenerationConfig | None:
@@ -71,9 +59,15 @@ class SplicedModel(nn.Module):
     def spliced(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, padding: str = "right", **media
     ) -> dict[str, torch.Tensor]:
-        """The decoder's arguments: inputs_embeds (B, L, H), attention_mask and position_ids (B, L)."""
+        """The decoder's arguments: inputs_embeds (B, L, H), attention_mask and position_ids (B, L).
+
+        input_ids (B, l) hold markers; attention_mask (B, l) is 0 where ids are padding; media are the family's.
+        Rows shorter than the longest are padded on the side that `padding` names; what stands there means nothing.
+        """
+        if padding not in ("left", "right"):
+            raise ValueError(f"padding '{padding}' is neither left nor right")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        ids = [row[kept.bool()] for row, kept in zip(input_ids, mask, strict=True)]
+        ids = [row[kept.bool()].to(self.device) for row, kept in zip(input_ids, mask, strict=True)]
         features = self.features(ids, **media)
         rows = [self._row(*pair) for pair in zip(ids, features, strict=True)]
         length = max(map(len, rows))

@@ -22,13 +22,24 @@ from transformers import (
     WhisperConfig,
 )
 
-from uacs.errors import BadInput
+from uacs.errors import BadInput, shown
+from uacs.mllm.native import published
 from uacs.mllm.native.checkpoint import Names, Tower
 from uacs.mllm.native.hub import local
 
 VISION = {"siglip_vision_model": SiglipVisionConfig, "clip_vision_model": CLIPVisionConfig}
 AUDIO = {"whisper": WhisperConfig}
 GATE = {"bert": BertConfig}
+
+HOW_IT_RAN = (
+    "attn_implementation",
+    "_attn_implementation",
+    "dtype",
+    "torch_dtype",
+    "return_dict",
+    "output_hidden_states",
+)
+"""Fields of a tower's config.json that are not of the tower."""
 
 KNOWN: dict[str, PreTrainedConfig] = {
     "siglip-so400m-patch14-384": SiglipVisionConfig(
@@ -68,15 +79,17 @@ def tower(folder: Path, hint: str | None, named: str | None, kinds: dict) -> tup
     hint is what the checkpoint's config says, named what the user says; kinds are config classes by model_type.
     """
     for place in places(folder, hint, named):
-        values = _json(place / "config.json")
-        inner = values.get("vision_config") if "clip_vision_model" in kinds else None
-        if inner and values.get("model_type") in ("siglip", "clip"):  # a two-tower model; ours is the one that sees
-            values = {**inner, "model_type": f"{values['model_type']}_vision_model"}
-        if values.get("model_type") in kinds:
-            return kinds[values["model_type"]].from_dict(values), place
-        if named and place == Path(named):
-            found = values.get("model_type", "no model")
-            raise BadInput(f"{named}: config.json is of {found}, not of {' or '.join(kinds)}; name another folder")
+        values = json_of(place / "config.json")
+        found = values.get("model_type")
+        inner = values.get("vision_config")
+        if isinstance(inner, dict) and found in ("siglip", "clip"):  # a two-tower model; ours is the one that sees
+            values, found = inner, f"{found}_vision_model"
+        if found in kinds:
+            ours = {name: value for name, value in values.items() if name not in HOW_IT_RAN}
+            return published.of(kinds[found], ours, f"{place}: config.json"), place
+        if named:
+            told = f"config.json is of {shown(found or 'no model')}, not of {' or '.join(kinds)}"
+            raise BadInput(f"{named}: {told}; name another folder")
     for name, config in KNOWN.items():
         if config.model_type in kinds and (hint or "").rstrip("/").endswith(name):
             return config, None
@@ -87,7 +100,7 @@ def tower(folder: Path, hint: str | None, named: str | None, kinds: dict) -> tup
 def places(folder: Path, hint: str | None, named: str | None) -> Iterable[Path]:
     """Folders that may hold a tower, the likeliest first."""
     if named:
-        yield from (path for path in [local(named)] if path)
+        yield local(named)
         return
     if hint:
         yield from (path for path in (folder / hint, folder / "towers" / Path(hint).name) if path.is_dir())
@@ -100,23 +113,23 @@ def vision_model(config: PreTrainedConfig) -> nn.Module:
     return (CLIPVisionModel if isinstance(config, CLIPVisionConfig) else SiglipVisionModel)(config)
 
 
-def patches(vision: nn.Module, frames: torch.Tensor, select_layer: int) -> torch.Tensor:
-    """What a vision tower sees at a layer: frames (n, 3, h, w) to patches (n, N, C), without CLIP's class token.
+def patches(vision: nn.Module, frames: torch.Tensor, layers: int) -> torch.Tensor:
+    """What a vision tower sees after so many layers: frames (n, 3, h, w) to patches (n, N, C), no class token.
 
-    select_layer counts as the published configs do: -2 is the output of the last layer but one. What comes
-    after it is not computed.
+    What comes after them is not computed.
     """
     x = vision.embeddings(frames.to(vision.dtype))
     is_clip = isinstance(vision, CLIPVisionModel)
     if is_clip:
         x = vision.pre_layrnorm(x)
-    for layer in vision.encoder.layers[: layers_used(vision.config, select_layer)]:
+    for layer in vision.encoder.layers[:layers]:
         x = layer(x, None)
     return x[:, 1:] if is_clip else x
 
 
 OF_VISION = Names(
-    {"vision_model.": "vision."}, (r".*position_ids$", r"text_model\.", r".*projection\.", r"logit_(scale|bias)$")
+    {"vision_model.": "vision."},
+    (r".*position_ids$", r"text_model\.", r"(visual|text)_projection\.", r"logit_(scale|bias)$"),
 )
 OF_WHISPER = Names(
     {"model.encoder.": "audio.", "encoder.": "audio."},
@@ -141,8 +154,11 @@ def part(kind: str, place: Path | None, hint: str | None) -> Tower:
 
 
 def layers_used(config: PreTrainedConfig, select_layer: int) -> int:
-    """How many of a vision tower's layers are computed."""
-    return select_layer if select_layer >= 0 else config.num_hidden_layers + 1 + select_layer
+    """How many of a vision tower's layers are computed; raises `BadInput` for a layer that it has not."""
+    outputs = config.num_hidden_layers + 1  # the embeddings' comes first
+    if not -outputs <= select_layer < outputs:
+        raise BadInput(f"mm_vision_select_layer {select_layer} is none of the {outputs} states of its vision tower")
+    return select_layer % outputs
 
 
 def side(config: PreTrainedConfig) -> int:
@@ -150,7 +166,8 @@ def side(config: PreTrainedConfig) -> int:
     return config.image_size // config.patch_size
 
 
-def _json(path: Path) -> dict:
+def json_of(path: Path) -> dict:
+    """What a JSON file says, nothing if it is not there; raises `BadInput` if it is no JSON."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError:

@@ -40,13 +40,26 @@ USER_TEXT = "\ue000"  # a private character that stands for the instruction whil
 class Turns:
     """A tokenizer and its template, at work; raises `BadInput` naming `spec` where the template does not do.
 
-    wrapped puts `WRAPS` around markers; system is a message that the family puts before the user's.
+    wrapped puts `WRAPS` around markers; system is a message that the family puts before the user's; fallback is
+    the template of families whose folders may come without one.
     """
 
     spec: str
     tokenizer: PreTrainedTokenizerBase
     wrapped: bool = False
     system: str | None = None
+    fallback: str | None = None
+
+    def __post_init__(self):
+        if not (self.tokenizer.chat_template or self.fallback):
+            raise BadInput(
+                f"{self.spec}: no chat template; copy the checkpoint's tokenizer_config.json or chat_template.jinja"
+            )
+
+    @property
+    def source(self) -> str:
+        """Whose template it is."""
+        return "its own template" if self.tokenizer.chat_template else "Qwen2's template, since it has none"
 
     def shell(self, markers: str) -> list[str | int]:
         """The turn around its instruction, cut at the markers: text and marker ids in turn.
@@ -56,7 +69,10 @@ class Turns:
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages.append({"role": "user", "content": f"{markers}\n{USER_TEXT}"})
         try:
-            chat = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            template = self.tokenizer.chat_template or self.fallback
+            chat = self.tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
         except Exception as error:  # a template is a program, and may fail as it likes
             raise BadInput(f"{self.spec}: its chat template does not run ({error}); copy the original's") from None
         if chat.count(USER_TEXT) != 1 or any(chat.count(m) != markers.count(m) for m in MARKERS):
@@ -95,11 +111,11 @@ class Turns:
         return ids + self.tokens(start + last + after)
 
     def _first(self, text: str, most: int | None) -> str:
-        if most is None or len(text) <= most:
+        if most is None or len(text.encode("utf-8", "replace")) <= most:  # no token is shorter than a byte
             return text
         pieces = cut(text, self._special())
         ids = [i for piece in pieces for i in self.tokens(piece)]
-        return text if len(ids) <= most else self.tokenizer.decode(ids[:most], skip_special_tokens=False)
+        return text if len(ids) <= most else self.tokenizer.decode(ids[:most]).rstrip("\ufffd")
 
     def _special(self) -> list[str]:
         return [*MARKERS, *self.tokenizer.get_added_vocab()]
