@@ -124,6 +124,7 @@ def outcomes(run):
     return Run.open(run).table().drop_columns(["seconds_small", "seconds_large", "seconds_verify"])
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("corpus", ["made", pytest.param("chinese", marks=pytest.mark.cluster)])
 def test_raw_clips_give_the_same_outcomes_as_their_prepared_form(corpus, request, tmp_path):
     out, _ = request.getfixturevalue(corpus)

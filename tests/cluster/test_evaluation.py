@@ -156,6 +156,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_is_equal_bit_by_bit(run
     assert seen[-1].counts.written == 600 and seen[-1].counts.settled == run[1]["stages"]
 
 
+@pytest.mark.cluster
 def test_a_run_on_another_filesystem_is_the_same_run(run, models, calibration, tmp_path):
     data = PreparedDataset(f"file://{models['test'].dataset.folder}")
     out = f"file://{tmp_path}/run"

@@ -151,6 +151,7 @@ def test_with_one_trial_at_a_time_a_seed_gives_the_same_search(found, searching,
     assert figures(searching(tmp_path / "out")) == figures(found[0])
 
 
+@pytest.mark.cluster
 def test_more_trials_of_a_search_cut_off_or_not_train_only_what_is_new(copied, searching):
     before, more, told = [seconds(copied, n) for n in range(3)], THREE.model_copy(update={"trials": 4}), []
 

@@ -52,6 +52,7 @@ def test_a_search_leaves_thresholds_tables_and_a_page(uacs, search, runs, tmp_pa
     assert replayed["stages"]["small"] == pytest.approx(600 * (1 - first["test_asked"]))
 
 
+@pytest.mark.cluster
 def test_evaluate_routes_by_what_was_learned(uacs, search, dataset, ubm, recorded, tmp_path):
     code, _, err = search("--out", tmp_path / "by", "--rule", "learned")
     assert code == 0, err
@@ -141,6 +142,7 @@ def test_an_evaluation_with_its_calibration_within_is_ground_and_test_at_once(ua
     assert (told.valid_n, told.test_n) == (80, 600)
 
 
+@pytest.mark.cluster
 def test_a_ubm_that_was_searched_for_is_evaluated_as_it_lies(uacs, runs, dataset, ubm, encoder, recorded, tmp_path):
     around = ["--around", ubm, "--text-encoder", encoder, "--set", "max_epochs=2"]
     search = ["tune", "ubm", dataset.folder, "--calibration", runs / "calibration", "--test", runs / "whole"]

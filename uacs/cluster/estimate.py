@@ -4,16 +4,13 @@ Shares and seconds are those that the calibration measured, where there is one; 
 Gaussian fits give the share, and nobody knows the time.
 """
 
-import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
 
-from uacs import mllm
 from uacs.cascade.outcomes import column, with_decision
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import runs
@@ -22,7 +19,7 @@ from uacs.cluster.runs import Run
 from uacs.config import EvaluationSettings
 from uacs.data import places
 from uacs.data.places import Place
-from uacs.errors import Refused
+from uacs.errors import BadInput, Refused
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -154,16 +151,11 @@ def _share(thresholds: Thresholds) -> float:
 
 
 def _weights(folder: Path, dtype: str) -> float:
-    """Bytes of a checkpoint's weights in a dtype; NaN for a model that is no folder of safetensors here."""
-    files = list(folder.glob("*.safetensors")) if not str(folder).startswith(mllm.RECORDED) else []
-    if not files:
+    """Bytes of a checkpoint's weights in a dtype; NaN for a model that is no folder of weights here."""
+    from uacs.mllm.native.checkpoint import Checkpoint
+
+    try:
+        shapes = Checkpoint(folder, either=True).shapes.values()
+    except BadInput:
         return math.nan
-    return float(sum(_numbers(file) for file in files) * BYTES[dtype])
-
-
-def _numbers(file: Path) -> int:
-    """How many numbers a safetensors file holds, by its header."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return float(sum(shape.numel() for shape in shapes) * BYTES[dtype])

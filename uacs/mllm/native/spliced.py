@@ -61,14 +61,15 @@ class SplicedModel(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """The decoder's arguments: inputs_embeds (B, L, H), attention_mask and position_ids (B, L).
 
-        input_ids (B, l) hold markers; attention_mask (B, l) is 0 where ids are padding; media are the family's.
+        input_ids (B, l) hold markers; attention_mask (B, l) is 0 where ids are padding; media are the family's, None
+        being as good as left away.
         Rows shorter than the longest are padded on the side that `padding` names; what stands there means nothing.
         """
         if padding not in ("left", "right"):
             raise ValueError(f"padding '{padding}' is neither left nor right")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ids = [row[kept.bool()].to(self.device) for row, kept in zip(input_ids, mask, strict=True)]
-        features = self.features(ids, **media)
+        features = self.features(ids, **{name: medium for name, medium in media.items() if medium is not None})
         rows = [self._row(*pair) for pair in zip(ids, features, strict=True)]
         length = max(map(len, rows))
         embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
