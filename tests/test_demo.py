@@ -125,7 +125,7 @@ def outcomes(run):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("corpus", ["made", pytest.param("chinese", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("corpus", ["made", "chinese"])
 def test_raw_clips_give_the_same_outcomes_as_their_prepared_form(corpus, request, tmp_path):
     out, _ = request.getfixturevalue(corpus)
     thresholds = Thresholds.load(out / "evaluation" / "thresholds.json")

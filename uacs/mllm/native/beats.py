@@ -96,6 +96,8 @@ class _Encoder(nn.Module):
         self.layers = nn.ModuleList([_Layer(config) for _ in range(config.encoder_layers)])
         table = nn.Embedding(config.num_buckets, config.encoder_attention_heads)
         self.layers[0].self_attn.relative_attention_bias = table
+        for layer in self.layers:
+            layer.begin(gain=(8 * config.encoder_layers) ** -0.25)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer_norm(x + gelu(self.pos_conv[0](x.transpose(1, 2))).transpose(1, 2))
@@ -136,6 +138,14 @@ class _Layer(nn.Module):
         self.fc1 = nn.Linear(width, config.encoder_ffn_embed_dim)
         self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
         self.final_layer_norm = nn.LayerNorm(width)
+
+    def begin(self, gain: float) -> None:
+        """Deep norm's start (arXiv 2203.00555): what adds to the residual begins smaller. It matters from scratch."""
+        attention = self.self_attn
+        for linear in (attention.q_proj, attention.k_proj):
+            nn.init.xavier_normal_(linear.weight)
+        for linear in (attention.v_proj, attention.out_proj, self.fc1, self.fc2):
+            nn.init.xavier_normal_(linear.weight, gain)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         x = self.self_attn_layer_norm(self.residual * x + self.self_attn(x, bias))
