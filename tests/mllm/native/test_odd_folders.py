@@ -82,7 +82,7 @@ def change(path, **fields):
 )
 def test_a_field_of_config_json_that_does_not_do_is_one_line(folder, field, value):
     change(folder / "config.json", **{field: value})
-    refusal(folder)
+    assert refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_field_that_means_nothing_here_or_has_a_default_does_no_harm(folder, f
 )
 def test_a_file_that_does_not_do_is_one_line(folder, file, content):
     (folder / file).write_text(content)
-    refusal(folder)
+    assert refusal(folder)
 
 
 @pytest.mark.parametrize("content", ["{", '{"max_distance": "x"}', "5", "{}"])
