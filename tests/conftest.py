@@ -16,10 +16,10 @@ from uacs import cli
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.prepared import PreparedDataset
 
-# matplotlib keeps its list of fonts in the user's home, which tests leave as it is
-FONTS = tempfile.mkdtemp(prefix="fonts-")
-atexit.register(shutil.rmtree, FONTS, ignore_errors=True)
-os.environ["MPLCONFIGDIR"] = FONTS
+# matplotlib keeps its list of fonts in the user's home, and the hub its models; tests leave it as it is, and ask no hub
+CACHES = tempfile.mkdtemp(prefix="caches-")
+atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+os.environ |= {"MPLCONFIGDIR": f"{CACHES}/fonts", "HF_HOME": f"{CACHES}/hub", "HF_HUB_OFFLINE": "1"}
 
 # the same examples every time, and no verdict by the clock of a busy machine
 settings.register_profile("repeatable", deadline=None, derandomize=True)
