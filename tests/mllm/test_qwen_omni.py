@@ -16,7 +16,7 @@ import uacs.mllm
 from tests.mllm.conftest import close
 from uacs.data.media import Footage
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings
+from uacs.mllm import MllmSettings, Towers
 from uacs.mllm.chunk import Chunk, answer_chunk
 from uacs.mllm.omni_inputs import OmniInputs
 from uacs.mllm.predictor import LargePredictor
@@ -355,3 +355,8 @@ def test_four_bit_weights_answer_too_and_say_what_they_need(build, trained, samp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadInput, match="load_in_4bit needs bitsandbytes and accelerate; pip install"):
         build(trained, load_in_4bit=True)
+
+
+def test_towers_that_it_would_not_take_are_refused(build, trained):
+    with pytest.raises(BadInput, match=r"a Qwen2\.5-Omni has its towers in it; leave mllm\.towers away"):
+        build(trained, towers=Towers(gate="bert"))

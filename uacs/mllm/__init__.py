@@ -20,6 +20,7 @@ from uacs.records import LargeOutput, Sample, SmallOutput
 
 if TYPE_CHECKING:
     import torch
+    from transformers import BitsAndBytesConfig
 
 FAMILIES = {
     "HumanOmni_qwen2": "uacs.mllm.humanomni",
@@ -126,11 +127,20 @@ def load(
     return family(str(spec)).load(str(spec), kind, device, towers or Towers(), load_in_4bit)
 
 
-def need_quantizer(spec: str) -> None:
-    """Raise `BadInput` where the packages are not installed that four-bit weights need."""
+def four_bits(spec: str, dtype: "torch.dtype", **options) -> "BitsAndBytesConfig":
+    """How weights are quantised to four bits: nf4, doubly; raises `BadInput` where the packages for it are missing."""
     missing = [name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput(f"{spec}: load_in_4bit needs {' and '.join(missing)}; pip install '.[quantize]'")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        **options,
+    )
 
 
 def family(spec: str) -> ModuleType:

@@ -10,14 +10,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    BitsAndBytesConfig,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 from transformers.utils import logging
 
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, Towers, need_quantizer
+from uacs.mllm import MllmSettings, Towers, four_bits
 from uacs.mllm.omni_inputs import OmniInputs, first_line
 
 
@@ -31,17 +30,12 @@ class Inputs(OmniInputs):
 def load(
     spec: str, dtype: torch.dtype, device: str, named: Towers, load_in_4bit: bool = False
 ) -> Qwen2_5OmniThinkerForConditionalGeneration:
-    """The thinker of a folder or hub id, in eval mode; its towers are always its own."""
+    """The thinker of a folder or hub id, in eval mode; its towers are always its own, and others are refused."""
+    if any(tower for _, tower in named):
+        raise BadInput(f"{spec}: a Qwen2.5-Omni has its towers in it; leave mllm.towers away")
     if not load_in_4bit:
         return load_thinker(spec, dtype).to(device).eval()
-    need_quantizer(spec)
-    wanted = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["model.audio_tower", "model.visual", "lm_head"],
-    )
+    wanted = four_bits(spec, dtype, llm_int8_skip_modules=["model.audio_tower", "model.visual", "lm_head"])
     return load_thinker(spec, dtype, quantization_config=wanted, device_map={"": device}).eval()
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from uacs.errors import BadInput, reason
-from uacs.mllm import need_quantizer
+from uacs.mllm import four_bits
 from uacs.mllm.native import checkpoint
 from uacs.mllm.native.checkpoint import Checkpoint, Names, Tower
 from uacs.mllm.native.spliced import SplicedModel
@@ -85,13 +85,7 @@ def tower_folder(folder: Path, kind: str) -> Path:
 
 def _to_4bit(model: SplicedModel, folder: Path, dtype: torch.dtype) -> None:
     """The decoder's linear layers as bitsandbytes' nf4, double quantised; towers and connectors stay as they are."""
-    need_quantizer(str(folder))
+    wanted = four_bits(str(folder), dtype)
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-    wanted = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
     replace_with_bnb_linear(model.llm.model, quantization_config=wanted)
