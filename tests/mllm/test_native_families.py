@@ -198,7 +198,7 @@ def test_only_the_answers_tokens_count_in_the_loss(native, samples):
         rows.append((replace(turn, ids=turn.ids + answer), len(answer)))
     family = uacs.mllm.family(native.inputs.spec)
     with torch.inference_mode():
-        together = training.answer_loss(native.model, inputs, rows, family.states).item()
+        together = training.answer_loss(family, native.model, inputs, rows)[0].item()
         losses = []
         for row, count in rows:
             logits = native.model(**inputs.collate([row]))[0, -count - 1 : -1]

@@ -17,7 +17,7 @@ in_each_language = pytest.mark.parametrize("language", list(WORDINGS))
 
 
 def text(prompt):
-    return prompt.before + prompt.transcript + prompt.after
+    return prompt.before + prompt.transcript + prompt.after + prompt.hints
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ def text(prompt):
     [("en", r"answered (\S+) with uncertainty (\d\.\d\d)"), ("zh", r"答案是(\S+?)，不确定度为(\d\.\d\d)")],
 )
 def test_stage_3_carries_both_predictions_and_both_uncertainties(language, said):
-    after = second_question("so so", RANGE, language, **HINTS).after
-    assert re.findall(said, after) == [("+1.2", "0.91"), ("-0.4", "0.51")]
+    hints = second_question("so so", RANGE, language, **HINTS).hints
+    assert re.findall(said, hints) == [("+1.2", "0.91"), ("-0.4", "0.51")]
 
 
 @in_each_language
@@ -87,7 +87,7 @@ def test_each_language_has_words_of_its_own_and_any_other_is_asked_in_english():
 @pytest.mark.parametrize("transcript", ["so so", None])
 def test_prompts_are_made_of_their_phrases_transcript_and_numbers(language, transcript):
     for prompt in (question(transcript, RANGE, language), second_question(transcript, RANGE, language, **HINTS)):
-        rest = prompt.before + "|" + prompt.after
+        rest = prompt.before + "|" + prompt.after + prompt.hints
         for phrase in sorted(phrases(RANGE, language), key=len, reverse=True):
             rest = rest.replace(phrase, "")
         assert re.fullmatch(r"\||\|([+-]?\d\.\d+)+", rest)
@@ -105,5 +105,5 @@ def test_the_tiny_tokenizer_keeps_each_chinese_phrase_whole_and_spells_any_chine
         assert tokenizer.decode(ids) == said
         assert not {tokenizer.decode([i]) for i in ids} & set(fixed)
     prompt = second_question(texts[0], (-1.0, 1.0), "zh", **HINTS)
-    tokens = [tokenizer.decode([i]) for i in tokenizer.encode(prompt.after, add_special_tokens=False)]
+    tokens = [tokenizer.decode([i]) for i in tokenizer.encode(prompt.after + prompt.hints, add_special_tokens=False)]
     assert [t for t in tokens if t not in fixed] == list("+1.20.91-0.40.51")  # digits, signs and points stand alone

@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from uacs.errors import BadInput
-from uacs.mllm import omni_inputs, prompts, tiny_omni
+from uacs.mllm import omni_inputs, prompts, qwen_omni, tiny_omni
 from uacs.mllm.omni_inputs import OmniInputs
-from uacs.mllm.qwen_omni import load_thinker, states
+from uacs.mllm.qwen_omni import load_thinker
 from uacs.mllm.training import TrainingSettings, answer_loss, draw_hints, lr_share, train
 from uacs.records import Sample
 
@@ -67,7 +67,7 @@ def test_only_the_answers_tokens_count_in_the_loss(untrained, samples):
         labels[k, len(row.ids) - length : len(row.ids)] = torch.tensor(row.ids[-length:])
     with torch.inference_mode():
         theirs = model(**batch, labels=labels).loss.item()
-        assert answer_loss(model, inputs, rows, states).item() == pytest.approx(theirs, abs=1e-5)
+        assert answer_loss(qwen_omni, model, inputs, rows)[0].item() == pytest.approx(theirs, abs=1e-5)
 
 
 def test_each_clip_is_decoded_once(untrained, samples, tmp_path, monkeypatch):

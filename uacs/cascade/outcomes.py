@@ -32,7 +32,7 @@ def build(
                 "y_verify": _or_null(v.y),
                 "u_verify": _or_null(v.u),
                 "verify_status": v.status,
-                "signals": list({**s.signals, **l.signals}.items()),
+                "signals": list(_signals(s, l, v).items()),
                 "stage": None,
                 "answer_from": None,
                 "prediction": None,
@@ -44,6 +44,11 @@ def build(
             }
         )
     return pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
+
+
+def _signals(small: SmallOutput, large: LargeOutput, verify: LargeOutput) -> dict[str, float]:
+    """All of a sample's signals; stage 3's have the names of stage 2's behind `verify_`."""
+    return {**small.signals, **large.signals, **{f"verify_{name}": value for name, value in verify.signals.items()}}
 
 
 def with_decision(table: pa.Table, tau_small: float, tau_large: float, deferral: Deferral | None = None) -> pa.Table:

@@ -8,14 +8,17 @@ a folder, whose config names its family, or `recorded:FILE.parquet`. `build` mak
 import importlib
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs import fingerprints
 from uacs.errors import BadInput, reason, shown
+from uacs.mllm.prompts import Hints
 from uacs.records import LargeOutput, Sample, SmallOutput
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ FAMILIES = {
 }
 """Where a family lives, by the `model_type` of a checkpoint's config.json. Strings, so that listing loads none.
 
-Such a file has `load` and `save` of its model, `states` of a batch, and `Inputs`: from samples to batches.
+Such a file has `load` and `save` of its model, `Inputs`: from samples to batches, and from there to the decoder:
+`of_towers` and `embedded` of a batch, and `decoder_of` the model.
 """
 
 RECORDED = "recorded:"
@@ -53,14 +57,23 @@ class MllmSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    readout: Literal["decode"] = Field("decode", description="how a score and its uncertainty are read (Eq. 11-12)")
+    readout: Literal["decode", "trie", "head"] = Field(
+        "decode", description="how a score and its uncertainty are read; see `uacs.mllm.readouts`"
+    )
+    hints: Hints = Field("numbers", description="how stage 3 is told the earlier answers")
+    verify_prefill: bool = Field(
+        False, description="stage 3 reads clip and question anew, instead of going on from stage 2; slower"
+    )
     frames: int | None = Field(
         None,
         ge=1,
         description="frames shown of a clip, rounded up to what a family needs; as the checkpoint says, else 8",
     )
     max_new_tokens: int = Field(12, ge=2, description="longest answer, in tokens")
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, description="most rows that are read together")
+    batch_gib: float = Field(
+        4.0, gt=0, description="GiB that a batch may take beside the weights; it is cut smaller before it takes more"
+    )
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     load_in_4bit: bool = Field(False, description="the decoder's layers as nf4; needs bitsandbytes")
@@ -86,6 +99,14 @@ class LargeModel(Protocol):
 
     def verify(self, samples: list[Sample], small: list[SmallOutput], large: list[LargeOutput]) -> list[LargeOutput]:
         """Stage 3 (Eq. 16): a second look with both models' answers in the prompt."""
+
+    def answer_and_verify(
+        self,
+        samples: list[Sample],
+        small: list[SmallOutput],
+        due: Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray],
+    ) -> tuple[list[LargeOutput], list[LargeOutput]]:
+        """Stage 2, and stage 3 for those that `due` picks, (N,) truths of some samples' answers by both models."""
 
 
 def build(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str = "en") -> LargeModel:
@@ -209,7 +230,8 @@ def identity(spec: str, settings: MllmSettings, language: str) -> dict:
     from uacs.mllm import prompts
 
     # only what differs from the defaults, so that runs made before there was a choice go on
-    chosen = settings.model_dump(include={"load_in_4bit", "aspect"}, exclude_defaults=True)
+    choices = {"load_in_4bit", "aspect", "hints", "verify_prefill"}
+    chosen = settings.model_dump(include=choices, exclude_defaults=True)
     named = {name: fingerprint_of_tower(tower) for name, tower in settings.towers if tower}
     return {
         "mllm": fingerprint(spec),

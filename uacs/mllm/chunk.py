@@ -22,6 +22,11 @@ class Chunk:
     tau_large: float
     verify: Verify
 
+    def due(self, small: list[SmallOutput], large: list[LargeOutput]) -> np.ndarray:
+        """Which of some samples, by both models' answers to them, are asked about again, (N,) truths."""
+        y_small, y_large = np.array([s.y for s in small]), np.array([o.y for o in large])
+        return second_look(y_small, y_large, np.array([o.u for o in large]), self.tau_large, self.verify)
+
     def halves(self) -> list["Chunk"]:
         """The same in two chunks."""
         middle = len(self.samples) // 2
@@ -62,21 +67,4 @@ def ask(
 
 def answer_chunk(model: LargeModel, chunk: Chunk) -> ChunkAnswer:
     """Stage 2 for the whole chunk, then stage 3 for the samples that `chunk.verify` selects."""
-    large = model.answer(chunk.samples)
-    chosen = np.flatnonzero(
-        second_look(
-            np.array([s.y for s in chunk.small]),
-            np.array([o.y for o in large]),
-            np.array([o.u for o in large]),
-            chunk.tau_large,
-            chunk.verify,
-        )
-    )
-    verify = [NOT_ASKED] * len(large)
-    if len(chosen):
-        looked = model.verify(
-            [chunk.samples[i] for i in chosen], [chunk.small[i] for i in chosen], [large[i] for i in chosen]
-        )
-        for i, output in zip(chosen, looked, strict=True):
-            verify[i] = output
-    return ChunkAnswer(large, verify)
+    return ChunkAnswer(*model.answer_and_verify(chunk.samples, chunk.small, chunk.due))

@@ -38,6 +38,9 @@ from uacs.mllm.native.spliced import (
     rows_of,
     stacked,
 )
+from uacs.mllm.native.spliced import decoder_of as decoder_of
+from uacs.mllm.native.spliced import embedded as embedded
+from uacs.mllm.native.spliced import of_towers as of_towers
 from uacs.mllm.native.tokenizers import decoder_tokenizer, gate_tokenizer
 from uacs.mllm.native.turns import QWEN2_TEMPLATE, Turns, cut
 from uacs.mllm.prompts import Prompt
@@ -106,6 +109,9 @@ class HumanOmni(SplicedModel):
     attention_mask (B, l), 0 where ids are padding.
     """
 
+    media = ("frames", "audio_mel")
+    questions = ("gate_input_ids", "gate_attention_mask")
+
     def __init__(self, config: HumanOmniConfig):
         super().__init__()
         self.config, media, width = config, config.media, config.text.hidden_size
@@ -122,32 +128,38 @@ class HumanOmni(SplicedModel):
             kind = media.mm_audio_projector_type or media.mm_projector_type
             self.audio_projector = mlp(kind, config.audio.d_model, width)
 
+    def encoded(
+        self, ids: list[torch.Tensor], frames: Rows = None, audio_mel: Rows = None
+    ) -> list[dict[int, torch.Tensor]]:
+        """For each row its frames' patches (T, n, D), which the gate has not mixed yet, and its sound's tokens."""
+        seen, heard = rows_of(frames, ids, VIDEO), rows_of(audio_mel, ids, AUDIO)
+        patches = each(seen, lambda group: self.patches(stacked(seen, group)), clips_at_once(seen))
+        sound = each(heard, lambda group: self.audio_tokens(stacked(heard, group)), SOUNDS_AT_ONCE)
+        by_marker = {VIDEO: patches, AUDIO: sound}
+        return [
+            {marker: tokens for marker, rows in by_marker.items() if (tokens := rows[k]) is not None}
+            for k in range(len(ids))
+        ]
+
     def features(
         self,
         ids: list[torch.Tensor],
-        frames: Rows = None,
-        audio_mel: Rows = None,
+        encoded: list[dict],
         gate_input_ids: Rows = None,
         gate_attention_mask: Rows = None,
     ) -> list[dict[int, torch.Tensor]]:
-        """What stands in the markers' places, for each row."""
-        seen, heard = rows_of(frames, ids, VIDEO), rows_of(audio_mel, ids, AUDIO)
+        """What stands in the markers' places: patches mixed by each row's question, and sound."""
+        seen = [row.get(VIDEO) for row in encoded]
         questions, masks = rows_of(gate_input_ids, ids, VIDEO), rows_of(gate_attention_mask, ids, VIDEO)
         if lacking := [k for k, clip in enumerate(seen) if clip is not None and questions[k] is None]:
             raise ValueError(f"row {lacking[0]}: frames need gate_input_ids; what is seen depends on the question")
 
         def video(group: list[int]) -> torch.Tensor:
             mask = None if gate_attention_mask is None else stacked(masks, group)
-            return self.video_tokens(stacked(seen, group), self.gate_shares(stacked(questions, group), mask))
+            return self.projector(stacked(seen, group), self.gate_shares(stacked(questions, group), mask))
 
-        def audio(group: list[int]) -> torch.Tensor:
-            return self.audio_tokens(stacked(heard, group))
-
-        by_marker = {VIDEO: each(seen, video, clips_at_once(seen)), AUDIO: each(heard, audio, SOUNDS_AT_ONCE)}
-        return [
-            {marker: tokens for marker, rows in by_marker.items() if (tokens := rows[k]) is not None}
-            for k in range(len(ids))
-        ]
+        mixed = each(seen, video, clips_at_once(seen))
+        return [row if tokens is None else row | {VIDEO: tokens} for row, tokens in zip(encoded, mixed, strict=True)]
 
     def gate_shares(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The shares (B, 3) of scene, body and face for questions (B, g)."""
@@ -158,8 +170,12 @@ class HumanOmni(SplicedModel):
 
     def video_tokens(self, frames: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """(B, T, 3, side, side) to (B, n, H): fast tokens of every frame, then slow ones."""
+        return self.projector(self.patches(frames), shares)
+
+    def patches(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, T, 3, side, side) to (B, T, n, D)."""
         patches = towers.patches(self.vision, frames.flatten(0, 1).to(self.device), self.layers)
-        return self.projector(patches.unflatten(0, frames.shape[:2]), shares)
+        return patches.unflatten(0, frames.shape[:2])
 
     def audio_tokens(self, mel: torch.Tensor) -> torch.Tensor:
         """(B, mels, frames) to (B, frames // 6, H): threes of Whisper's states, averaged."""
@@ -168,7 +184,11 @@ class HumanOmni(SplicedModel):
 
 
 class Inputs(NativeInputs):
-    """HumanOmni's way from samples to tensors; the gate's question is the whole instruction, as in the original."""
+    """HumanOmni's way from samples to tensors.
+
+    What is seen depends on what the gate reads, so it reads the same in both stages: stage 2's instruction. With
+    `verify_prefill` it reads stage 3's hints too, as the original does with any instruction.
+    """
 
     sound_name = "audio_mel"
 
@@ -181,7 +201,7 @@ class Inputs(NativeInputs):
         self.whisper = WhisperSounds(config.audio, places["audio"]) if config.audio else None
         sound = self.whisper.mel if self.whisper else None
         super().__init__(spec, turns, pictures, sound, config.text.max_position_embeddings)
-        self.config, self.projector = config, model.projector
+        self.config, self.projector, self.gate_reads_hints = config, model.projector, settings.verify_prefill
         self.gate_tokenizer = gate_tokenizer(spec, places["gate"], GATE, config.gate)
 
     def place(self, frames: torch.Tensor | None, sound: torch.Tensor | None) -> Media:
@@ -196,7 +216,7 @@ class Inputs(NativeInputs):
     def gate_ids(self, prompt: Prompt) -> list[int]:
         """The instruction as BERT reads it, without markers; a transcript's `[SEP]` is three characters and a word."""
         said = " ".join(cut(prompt.transcript, list(self.gate_tokenizer.get_added_vocab())))
-        question = prompt.before + said + prompt.after
+        question = prompt.before + said + prompt.after + (prompt.hints if self.gate_reads_hints else "")
         return self.gate_tokenizer(question, truncation=True, max_length=self.config.gate.max_position_embeddings)[
             "input_ids"
         ]
@@ -239,8 +259,3 @@ def save(model: HumanOmni, folder: Path) -> None:
     configs = {"vision": config.vision, "gate": config.gate, "audio": config.audio}
     there = {kind: one for kind, one in configs.items() if one is not None}
     decoder.save(model, folder, NAMES, config.raw, there)
-
-
-def states(model: HumanOmni, batch: dict) -> torch.Tensor:
-    """The decoder's last hidden states (B, L, H) for a batch of `Inputs.collate`."""
-    return model.states(**batch)

@@ -50,10 +50,11 @@ class Media:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One turn as token ids, with the media that its placeholders stand for."""
+    """One turn as token ids, with the media that its placeholders stand for, none of them after `words`."""
 
     ids: list[int]
     media: Media
+    words: int = 0
 
     @property
     def length(self) -> int:
@@ -118,10 +119,11 @@ class OmniInputs:
         ids = [token for start in before for token in [start] * wanted.get(start, 1)]
         limit = self.config.text_config.max_position_embeddings
         said = self.data_ids(prompt.transcript)[: limit // 2]
-        ids += self._ours(prompt.before) + said + self._ours(prompt.after) + after
+        words = len(ids)
+        ids += self._ours(prompt.before) + said + self._ours(prompt.after + prompt.hints) + after
         if len(ids) > limit:
             raise BadInput(f"sample '{sample.sample_id}': {len(ids)} tokens, the model takes {limit}; shorten the clip")
-        return Encoded(ids, media)
+        return Encoded(ids, media, words)
 
     def answer_ids(self, answer: str) -> list[int]:
         """An answer and the end of its turn, as training wants them."""

@@ -1,32 +1,57 @@
 """A checkpoint of any family as a `LargeModel`.
 
-Rows of a batch are padded on the left and answered greedily together; a row's answer does not depend on its
-neighbours. What a row is, and how it reaches the model, is the family's.
+Rows of a batch are padded on the left and read together; a row's answer does not depend on its neighbours. What a
+row is, and how it reaches the model, is the family's; what is read off it, the read-out's. Asked for both stages at
+once, the second look goes on from what the first one has read, batch by batch.
 """
 
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from transformers import GenerationConfig
 
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, family, load, reading
+from uacs.mllm import MllmSettings, batches, family, head, load
+from uacs.mllm.context import Context
 from uacs.mllm.prompts import Prompt, question, second_question
+from uacs.mllm.reading import Reading
+from uacs.mllm.readouts import Decode, FromHead, OverTrie, ReadOut
 from uacs.records import ANSWERED, NOT_ASKED, LargeOutput, Sample, SmallOutput, transcript
 
-BATCHES_AHEAD = 4  # as many batches' clips are in memory at a time, sorted by length among themselves
+BATCHES_AHEAD = 4  # as many batches' clips are in memory at a time, as far as the budget takes them
+READ_ON = 192  # positions behind a prompt that memory is kept for: hints, and a trie or an answer
+GIB = 2**30
+
+Due = Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray]
+"""Of both models' answers to some samples, which of the samples stage 3 is asked about, (N,) truths."""
 
 
 class Turn(Protocol):
-    """A row as a family's inputs make it: its ids, and how many positions they take with what they stand for."""
+    """A row as a family's inputs make it: its ids, of which those from `words` on are words alone, and how many
+    positions they take with what they stand for."""
 
     ids: list[int]
+    media: Any
+
+    @property
+    def words(self) -> int:
+        """The first id behind all media."""
 
     @property
     def length(self) -> int:
         """Positions in the decoder."""
+
+
+@dataclass
+class _Row:
+    """A sample on its way: where it stands, its turn, and the seconds that its clip took to read."""
+
+    place: int
+    turn: Turn
+    seconds: float
 
 
 class LargePredictor:
@@ -38,81 +63,174 @@ class LargePredictor:
         self.settings, self.score_range, self.language = settings, score_range, language
         self.readout: str = settings.readout
         self.model = load(spec, settings.dtype, settings.device, settings.towers, settings.load_in_4bit)
-        self.inputs = family(spec).Inputs(spec, self.model, settings)
+        self.family = family(spec)
+        self.inputs = self.family.Inputs(spec, self.model, settings)
         self.ends = _turn_ends(self.model, self.inputs)
-        # nothing but greedy: a checkpoint's own sampling or repetition penalty would change the answers
-        self.model.generation_config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=settings.max_new_tokens,
-            eos_token_id=sorted(self.ends),
-            pad_token_id=self.inputs.pad_id,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
+        self.decoder, self.vocabulary = self.family.decoder_of(self.model), self.model.get_output_embeddings()
+        self.reads = self._read_out(spec)
+        each = sum(batches.position_bytes(self.decoder.config, self.vocabulary.weight.element_size()))
+        self.most_positions = int(settings.batch_gib * GIB / each)
 
     def answer(self, samples: list[Sample]) -> list[LargeOutput]:
         """Stage 2 (Eq. 10-12)."""
-        return self._ask(samples, lambda i: question(transcript(samples[i]), self.score_range, self.language))
+        return self._ask(samples, lambda i: self._question(samples[i]))
 
     def verify(self, samples: list[Sample], small: list[SmallOutput], large: list[LargeOutput]) -> list[LargeOutput]:
         """Stage 3 (Eq. 16): both answers and uncertainties in a fresh turn; without both, unavailable."""
+        return self._ask(samples, lambda i: self._second_question(samples[i], small[i], large[i]))
 
-        def prompt(i: int) -> Prompt:
-            if small[i].error is not None or large[i].status not in ANSWERED:
-                raise BadInput(f"sample '{samples[i].sample_id}': stage 3 needs both models' answers")
-            return second_question(
-                transcript(samples[i]),
-                self.score_range,
-                self.language,
-                y_small=small[i].y,
-                u_small=small[i].u,
-                y_large=large[i].y,
-                u_large=large[i].u,
-            )
+    def answer_and_verify(
+        self, samples: list[Sample], small: list[SmallOutput], due: Due
+    ) -> tuple[list[LargeOutput], list[LargeOutput]]:
+        """Both stages, the second for the samples that are `due` by what the first one said; the others are not asked.
 
-        return self._ask(samples, prompt)
+        Stage 3 goes on from what stage 2 has read, unless `verify_prefill` has it read everything anew.
+        """
+        looked = [NOT_ASKED] * len(samples)
 
-    def _ask(self, samples: list[Sample], prompt: Callable[[int], Prompt]) -> list[LargeOutput]:
-        """One output a sample, in order. seconds: its own clip's reading, and its share of the batch's answering."""
-        outputs = [NOT_ASKED] * len(samples)
-        size = self.settings.batch_size
-        for ahead in _cut(range(len(samples)), BATCHES_AHEAD * size):
-            rows: list[tuple[int, Turn, float]] = []
-            for i in ahead:
-                started = time.perf_counter()
+        def again(rows: list[_Row], context: Context, encoded: list[dict] | None, large: list[LargeOutput]) -> None:
+            at = [row.place for row in rows]
+            chosen = np.flatnonzero(due([small[i] for i in at], [large[i] for i in at])).tolist()
+            turns: dict[int, _Row] = {}
+            for k in chosen:
+                i, turn = rows[k].place, rows[k].turn
                 try:
-                    encoded = self.inputs.encode(samples[i], self.inputs.media(samples[i]), prompt(i))
+                    prompt = self._second_question(samples[i], small[i], large[i])
+                    turns[k] = _Row(i, self.inputs.encode(samples[i], turn.media, prompt), 0.0)
                 except BadInput as error:
-                    outputs[i] = LargeOutput(status="unavailable", error=str(error))
-                else:
-                    rows.append((i, encoded, time.perf_counter() - started))
-            rows.sort(key=lambda row: row[1].length)
-            for batch in _cut(rows, size):
-                started = time.perf_counter()
-                readings = self._read([encoded for _, encoded, _ in batch])
-                share = (time.perf_counter() - started) / len(batch)
-                for (i, _, own), (said, answer) in zip(batch, readings, strict=True):
-                    fault = None if answer.status in ANSWERED else f"sample '{samples[i].sample_id}': {said}"
-                    outputs[i] = LargeOutput(answer.y, answer.u, answer.status, own + share, fault)
-        return outputs
+                    looked[i] = LargeOutput(status="unavailable", error=str(error))
+            if turns:
+                with _clock() as clock:
+                    readings = self.reads.read(self._second_context(rows, turns, context, encoded))
+                _write(looked, samples, list(turns.values()), readings, clock.seconds)
+
+        return self._ask(samples, lambda i: self._question(samples[i]), again), looked
 
     @torch.inference_mode()
-    def _read(self, rows: list[Turn]) -> list[tuple[str, reading.Reading]]:
-        """Generate for a batch and read each answer; with it, what was said instead of a number."""
-        generated = self.model.generate(**moved(self.inputs.collate(rows), self.model.device))
-        tokens = generated.sequences[:, -len(generated.logits) :].tolist()
-        entropies = torch.stack([reading.token_entropies(step) for step in generated.logits], dim=1).tolist()
-        return [self._reading(ids, u) for ids, u in zip(tokens, entropies, strict=True)]
+    def _ask(
+        self, samples: list[Sample], prompt: Callable[[int], Prompt], again: Callable | None = None
+    ) -> list[LargeOutput]:
+        """One output a sample, in order; `again` is called with each batch's rows, what was read, and the outputs."""
+        outputs = [NOT_ASKED] * len(samples)
+        for rows in self._batches(samples, prompt, outputs):
+            with _clock() as clock:
+                batch = moved(self.inputs.collate([row.turn for row in rows]), self.model.device)
+                # kept where the second look is to read everything anew; else it would be memory for nothing
+                encoded = self.family.of_towers(self.model, batch) if again and self.settings.verify_prefill else None
+                context = self._context(batch, encoded)
+                readings = self.reads.read(context)
+            _write(outputs, samples, rows, readings, clock.seconds)
+            if again:
+                again(rows, context, encoded, outputs)
+        return outputs
 
-    def _reading(self, ids: list[int], entropies: list[float]) -> tuple[str, reading.Reading]:
-        end = next((k for k, token in enumerate(ids) if token in self.ends), None)
-        pieces = reading.pieces_of(ids[:end], self._text)
-        answer = reading.read(pieces, entropies, self.score_range, finished=end is not None)
-        cut = "" if end is not None else f", cut at {self.settings.max_new_tokens} tokens"
-        return f"answered {''.join(pieces)[:40]!r}{cut}, which is not one number", answer
+    def _batches(
+        self, samples: list[Sample], prompt: Callable[[int], Prompt], outputs: list[LargeOutput]
+    ) -> Iterator[list[_Row]]:
+        """Rows that are read together; a sample that makes none has its output written, which says why."""
+        rows: list[_Row] = []
+        held, most = 0, self.settings.batch_gib * GIB
+        for i, sample in enumerate(samples):
+            with _clock() as clock:
+                try:
+                    asked = prompt(i)
+                    turn = self.inputs.encode(sample, self.inputs.media(sample), asked)
+                except BadInput as error:
+                    outputs[i] = LargeOutput(status="unavailable", error=str(error))
+                    continue
+            rows.append(_Row(i, turn, clock.seconds))
+            held += sum(getattr(part, "nbytes", 0) for part in vars(turn.media).values())
+            if len(rows) == BATCHES_AHEAD * self.settings.batch_size or held > most:
+                yield from self._cut(rows)
+                rows, held = [], 0
+        yield from self._cut(rows)
+
+    def _cut(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+        lengths = [row.turn.length + READ_ON for row in rows]
+        for batch in batches.cut(lengths, self.settings.batch_size, self.most_positions):
+            yield [rows[k] for k in batch]
+
+    def _context(self, batch: dict, encoded: list[dict] | None = None) -> Context:
+        """A batch read from its beginning."""
+        return Context.of(self.decoder, self.vocabulary, self.family.embedded(self.model, batch, encoded))
+
+    def _second_context(
+        self, rows: list[_Row], turns: dict[int, _Row], context: Context, encoded: list[dict] | None
+    ) -> Context:
+        """The turns, by their places in the batch, read on from where they part with its rows, or anew."""
+        kept = {k: shared(rows[k].turn.ids, row.turn.ids) for k, row in turns.items()}
+        if self.settings.verify_prefill or any(kept[k] < row.turn.words for k, row in turns.items()):
+            batch = moved(self.inputs.collate([row.turn for row in turns.values()]), self.model.device)
+            return self._context(batch, None if encoded is None else [encoded[k] for k in turns])
+        back = max(len(rows[k].turn.ids) - kept[k] for k in turns)
+        context.cut(back)
+        narrowed = context.narrowed(list(turns))
+        endings = [row.turn.ids[len(rows[k].turn.ids) - back :] for k, row in turns.items()]
+        longest = max(map(len, endings))
+        padded = [[self.inputs.pad_id] * (longest - len(ids)) + ids for ids in endings]
+        there = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in endings]
+        narrowed.read(*(torch.tensor(part, device=self.model.device) for part in (padded, there)))
+        return narrowed
+
+    def _question(self, sample: Sample) -> Prompt:
+        return question(transcript(sample), self.score_range, self.language)
+
+    def _second_question(self, sample: Sample, small: SmallOutput, large: LargeOutput) -> Prompt:
+        if small.error is not None or large.status not in ANSWERED:
+            raise BadInput(f"sample '{sample.sample_id}': stage 3 needs both models' answers")
+        return second_question(
+            transcript(sample),
+            self.score_range,
+            self.language,
+            y_small=small.y,
+            u_small=small.u,
+            y_large=large.y,
+            u_large=large.u,
+            hints=self.settings.hints,
+        )
+
+    def _read_out(self, spec: str) -> ReadOut:
+        if self.readout == "head":
+            states = self.vocabulary.weight.shape[-1]
+            return FromHead(head.load(spec, states, self.score_range, self.model.device), self.score_range)
+        if self.readout == "trie":
+            return OverTrie(self.inputs.answer_ids, self.ends, self.score_range, self.model.device)
+        return Decode(self._text, self.ends, self.settings.max_new_tokens, self.score_range)
 
     def _text(self, ids: list[int]) -> str:
         return self.inputs.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+class _clock:
+    """Seconds that a block took."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> "_clock":
+        self.started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.seconds = time.perf_counter() - self.started
+
+
+def _write(
+    outputs: list[LargeOutput], samples: list[Sample], rows: list[_Row], readings: list[Reading], seconds: float
+) -> None:
+    """Put a batch's readings in their places. seconds: a row's own clip's reading, and its share of the batch's."""
+    for row, answer in zip(rows, readings, strict=True):
+        fault = f"sample '{samples[row.place].sample_id}': {answer.fault}" if answer.fault else None
+        took = row.seconds + seconds / len(rows)
+        outputs[row.place] = LargeOutput(answer.y, answer.u, answer.status, took, fault, answer.signals)
+
+
+def shared(one: list[int], other: list[int]) -> int:
+    """How many of their first ids two turns have in common.
+
+    >>> shared([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def moved(batch: dict, device: torch.device) -> dict:
@@ -131,7 +249,3 @@ def _turn_ends(model, inputs) -> set[int]:
     stated = model.generation_config.eos_token_id
     listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
     return {*listed, inputs.tokenizer.eos_token_id}
-
-
-def _cut(rows, size: int):
-    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -44,9 +44,52 @@ def save(model: Qwen2_5OmniThinkerForConditionalGeneration, folder: Path) -> Non
     model.save_pretrained(folder)
 
 
-def states(model: Qwen2_5OmniThinkerForConditionalGeneration, batch: dict) -> torch.Tensor:
-    """The thinker's last hidden states (B, L, H) for a batch of `Inputs.collate`."""
-    return model.model(**batch, use_cache=False).last_hidden_state
+def decoder_of(model: Qwen2_5OmniThinkerForConditionalGeneration) -> torch.nn.Module:
+    """The decoder, from embeddings to states."""
+    return model.model.language_model
+
+
+def of_towers(model: Qwen2_5OmniThinkerForConditionalGeneration, batch: dict) -> list[dict[int, torch.Tensor]]:
+    """What the towers make of a batch of `Inputs.collate`: for each row tokens (n, H) by the id in whose places."""
+    ids, config = batch["input_ids"], model.config
+    made: list[dict[int, torch.Tensor]] = [{} for _ in ids]
+    if "pixel_values_videos" in batch:
+        seen = model.get_video_features(batch["pixel_values_videos"], batch["video_grid_thw"]).pooler_output
+        _put(made, ids, config.video_token_id, torch.cat(list(seen)))
+    if "input_features" in batch:
+        heard = model.get_audio_features(batch["input_features"], batch["feature_attention_mask"]).last_hidden_state
+        _put(made, ids, config.audio_token_id, heard)
+    return made
+
+
+def embedded(
+    model: Qwen2_5OmniThinkerForConditionalGeneration, batch: dict, encoded: list[dict] | None = None
+) -> dict[str, torch.Tensor]:
+    """The decoder's arguments for a batch of `Inputs.collate`: inputs_embeds (B, L, H), attention_mask (B, L), and
+    position_ids (3, B, L), whose axes differ in pictures alone; `encoded` stands in for towers that have run."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    encoded = of_towers(model, batch) if encoded is None else encoded
+    embeds = model.get_input_embeddings()(ids)
+    for k, row in enumerate(encoded):
+        for token, features in row.items():
+            embeds[k, ids[k] == token] = features.to(embeds.dtype)
+    heard = batch.get("feature_attention_mask")
+    positions, _ = model.get_rope_index(
+        ids,
+        video_grid_thw=batch.get("video_grid_thw"),
+        attention_mask=mask,
+        audio_seqlens=None if heard is None else heard.sum(dim=1),
+        second_per_grids=batch.get("video_second_per_grid"),
+    )
+    return {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
+
+
+def _put(made: list[dict[int, torch.Tensor]], ids: torch.Tensor, token: int, features: torch.Tensor) -> None:
+    """Deal features (n, H) of a whole batch out to the rows whose places they are for."""
+    counts = (ids == token).sum(dim=1).tolist()
+    for row, own in zip(made, features.split(counts), strict=True):
+        if len(own):
+            row[token] = own
 
 
 def load_thinker(

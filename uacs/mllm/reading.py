@@ -1,4 +1,4 @@
-"""What a large model's generated answer says (Eq. 10-12): one number and how sure the model was of it, or nothing.
+"""What a large model's answer says (Eq. 10-12): one number and how sure the model was of it, or nothing.
 
 An answer is one decimal number with nothing around it but white space and a closing full stop: `1`,
 `+1.0`, `-.5`, `-1.4.`, and the same with a typographic minus or full-width characters. Anything else is
@@ -11,7 +11,7 @@ cut as well. A guess would be counted as the model's word.
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -22,11 +22,16 @@ SAME_MEANING = str.maketrans("−－﹣＋﹢．。０１２３４５６７８�
 
 @dataclass(frozen=True)
 class Reading:
-    """A score with its entropy in nats; both NaN where the status is unparsable."""
+    """A score with its entropy in nats; both NaN where the status is unparsable, and then `fault` says why.
+
+    signals are a read-out's further numbers by name.
+    """
 
     status: Literal["ok", "clipped", "unparsable"]
     y: float = math.nan
     u: float = math.nan
+    signals: dict[str, float] = field(default_factory=dict)
+    fault: str | None = None
 
 
 def spell(score: float) -> str:

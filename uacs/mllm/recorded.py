@@ -1,6 +1,7 @@
 """Answers taken elsewhere, as a large model: so a cascade over any closed model can be evaluated and tuned."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uacs.errors import BadInput
-from uacs.records import LargeOutput, Sample, SmallOutput
+from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 REQUIRED = ("sample_id", "y_large", "u_large")
 OPTIONAL = ("p_large", "y_verify", "u_verify", "seconds_large", "seconds_verify")
@@ -40,6 +41,19 @@ class RecordedAnswers:
         """The recorded stage-3 answers. Where there is none, y_large stands: that is no fault of the sample."""
         outputs = [self._output(s, "y_verify", "u_verify", "seconds_verify") for s in samples]
         return [replace(output, error=None) for output in outputs]
+
+    def answer_and_verify(
+        self,
+        samples: list[Sample],
+        small: list[SmallOutput],
+        due: Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray],
+    ) -> tuple[list[LargeOutput], list[LargeOutput]]:
+        """Both, the second for the samples that are due by the first; the others are not asked."""
+        large = self.answer(samples)
+        verify = [NOT_ASKED] * len(samples)
+        for i in np.flatnonzero(due(small, large)):
+            (verify[i],) = self.verify([samples[i]], [small[i]], [large[i]])
+        return large, verify
 
     def _output(self, sample: Sample, y: str, u: str, seconds: str) -> LargeOutput:
         row = self.row.get(sample.sample_id)

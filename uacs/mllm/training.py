@@ -3,6 +3,7 @@
 The model learns to finish its own prompts: each sample is asked as `LargePredictor` asks it, and the answer is
 written as the read-out reads it. Only the answer's tokens count in the loss. A share of the batches is
 asked stage 3's way, with hints drawn about the label, so that the second look is a prompt it has seen.
+A head learns beside it to read score and polarity off the state that the answer begins from.
 """
 
 import json
@@ -11,6 +12,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, family, load, prompts
+from uacs.mllm.head import Head
 from uacs.mllm.predictor import moved
 from uacs.mllm.reading import spell
 from uacs.records import Sample, transcript
@@ -43,6 +47,11 @@ class TrainingSettings(BaseModel):
     hinted: float = Field(0.35, ge=0, le=1, description="share of batches that are asked stage 3's way")
     hint_noise: float = Field(1.0, gt=0, description="mean sd of a hint about the label, where the range is [-3, 3]")
     frames: int = Field(2, ge=1, description="frames of a clip, in training and afterwards")
+    head: Literal["none", "apart", "joint"] = Field(
+        "apart",
+        description="for the read-out head: one that learns from states as they are, or one that they learn for too",
+    )
+    hints: prompts.Hints = Field("numbers", description="how a prompt of stage 3 tells the earlier answers")
     seed: int = 0
     device: str = "cpu"
     threads: int = Field(2, ge=1, description="torch threads on CPU")
@@ -79,8 +88,10 @@ def train(
     inputs = kind.Inputs(str(start), model, MllmSettings(frames=settings.frames))
     lessons, notes = _lessons(samples, inputs)
     rng = np.random.default_rng(settings.seed)
+    head = None if settings.head == "none" else _head(model, score_range, settings)
+    parameters = [*model.parameters(), *(head.parameters() if head else ())]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
     )
     per_epoch = math.ceil(len(lessons) / settings.batch_size)
     steps, step, losses = settings.epochs * per_epoch, 0, []
@@ -89,16 +100,20 @@ def train(
         for batch in _batches(lessons, settings.batch_size, rng):
             # all of a batch or none: stage 3's prompts are half as long again, and a batch is as long as its longest
             hint_noise = settings.hint_noise if rng.random() < settings.hinted else None
-            rows = [_row(lesson, inputs, hint_noise, score_range, language, rng) for lesson in batch]
+            rows = [_row(lesson, inputs, hint_noise, score_range, language, settings.hints, rng) for lesson in batch]
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * lr_share(step, steps, settings)
-            loss = answer_loss(model, inputs, rows, kind.states)
+            loss, ends = answer_loss(kind, model, inputs, rows)
+            epoch.append(loss.item())
+            if head:
+                seen = ends if settings.head == "joint" else ends.detach()
+                loss = loss + head.loss(seen, [lesson.label for lesson in batch])
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
+            for part in filter(None, (model, head)):  # each by itself: a head apart changes nothing of the model
+                torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip_gradient)
             optimizer.step()
             step += 1
-            epoch.append(loss.item())
             if progress:
                 progress(step, steps, epoch[-1])
         losses.append(float(np.mean(epoch)))
@@ -112,23 +127,31 @@ def train(
         "losses": report.losses,
         "notes": report.notes,
     }
-    _save(lambda folder: kind.save(model, folder), inputs, out, record)
+    parts = [lambda folder: kind.save(model, folder), inputs.save, *([head.save] if head else [])]
+    _save(parts, out, record)
     return report
 
 
-def answer_loss(model, inputs, rows: list[tuple], states: Callable) -> torch.Tensor:
-    """Mean cross-entropy in nats over the answers' tokens; a row's last n tokens are its answer.
+def answer_loss(kind: ModuleType, model, inputs, rows: list[tuple]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy in nats over the answers' tokens, and the states (rows, H) that the answers begin from.
 
-    rows are pairs of a turn with its answer and n; states gives the last hidden states (B, L, width) of a batch
-    that is padded on the right.
+    rows are pairs of a turn with its answer and n, how many of its last tokens are the answer; kind is the model's
+    family.
     """
     batch = moved(inputs.collate([row for row, _ in rows], padding="right"), model.device)
-    hidden = states(model, batch)
+    hidden = kind.decoder_of(model)(**kind.embedded(model, batch), use_cache=False).last_hidden_state
     # each token is told by the position before it; the vocabulary is only spread out where that counts
     told = [hidden[k, row.length - n - 1 : row.length - 1] for k, (row, n) in enumerate(rows)]
     logits = model.get_output_embeddings()(torch.cat(told))
     answers = torch.tensor([token for row, n in rows for token in row.ids[-n:]], device=logits.device)
-    return torch.nn.functional.cross_entropy(logits.float(), answers)
+    return torch.nn.functional.cross_entropy(logits.float(), answers), torch.stack([states[0] for states in told])
+
+
+def _head(model, score_range: tuple[float, float], settings: TrainingSettings) -> Head:
+    """A new head for the model's states."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Head(model.get_output_embeddings().weight.shape[-1], score_range[1]).to(model.device)
 
 
 def lr_share(step: int, steps: int, settings: TrainingSettings) -> float:
@@ -176,6 +199,7 @@ def _row(
     hint_noise: float | None,
     score_range: tuple[float, float],
     language: str,
+    style: prompts.Hints,
     rng: np.random.Generator,
 ) -> tuple:
     """A prompt, stage 3's where there is a hint noise, with its answer; and how many tokens the answer takes."""
@@ -184,7 +208,7 @@ def _row(
         prompt = prompts.question(text, score_range, language)
     else:
         hints = draw_hints(lesson.label, hint_noise, score_range, rng)
-        prompt = prompts.second_question(text, score_range, language, **hints)
+        prompt = prompts.second_question(text, score_range, language, **hints, hints=style)
     turn = inputs.encode(lesson.sample, lesson.media, prompt)
     answer = inputs.answer_ids(spell(lesson.label))
     return replace(turn, ids=turn.ids + answer), len(answer)
@@ -207,13 +231,13 @@ def draw_hints(
     return hints
 
 
-def _save(save_model: Callable[[Path], None], inputs, out: Path, record: dict) -> None:
+def _save(parts: list[Callable[[Path], None]], out: Path, record: dict) -> None:
     """Write aside, then move; config.json last, so that a folder with one is whole."""
     aside = out / ".partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_model(aside)
-    inputs.save(aside)
+    for save in parts:
+        save(aside)
     (aside / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
         if path.is_dir():

@@ -37,6 +37,9 @@ from uacs.mllm.native.spliced import (
     rows_of,
     stacked,
 )
+from uacs.mllm.native.spliced import decoder_of as decoder_of
+from uacs.mllm.native.spliced import embedded as embedded
+from uacs.mllm.native.spliced import of_towers as of_towers
 from uacs.mllm.native.tokenizers import decoder_tokenizer
 from uacs.mllm.native.turns import QWEN2_TEMPLATE, Turns
 
@@ -113,6 +116,8 @@ class VideoLlama2(SplicedModel):
     without it. Texts of mixed lengths come with an attention_mask (B, l), 0 where ids are padding.
     """
 
+    media = ("frames", "audio_fbank")
+
     def __init__(self, config: VideoLlama2Config):
         super().__init__()
         self.config, media, width = config, config.media, config.text.hidden_size
@@ -125,10 +130,10 @@ class VideoLlama2(SplicedModel):
             self.audio = Beats(config.beats)
             self.audio_projector = mlp(media.mm_projector_a_type, config.beats.encoder_embed_dim, config.audio_width)
 
-    def features(
+    def encoded(
         self, ids: list[torch.Tensor], frames: Rows = None, audio_fbank: Rows = None
     ) -> list[dict[int, torch.Tensor]]:
-        """What stands in the markers' places, for each row."""
+        """What stands in the markers' places, for each row: no question changes it."""
         seen, heard = rows_of(frames, ids, IMAGE, VIDEO), rows_of(audio_fbank, ids, VIDEO, AUDIO)
         for k, row in enumerate(ids):
             if IMAGE in row and (picture := seen[k]) is not None:  # a picture is a film that stands still
@@ -136,6 +141,10 @@ class VideoLlama2(SplicedModel):
         video = each(seen, lambda group: self.video_tokens(stacked(seen, group)), clips_at_once(seen))
         sound = each(heard, lambda group: self.audio_tokens(stacked(heard, group)), SOUNDS_AT_ONCE)
         return [_placed(*row) for row in zip(ids, video, sound, strict=True)]
+
+    def features(self, ids: list[torch.Tensor], encoded: list[dict]) -> list[dict[int, torch.Tensor]]:
+        """The same."""
+        return encoded
 
     def video_tokens(self, frames: torch.Tensor) -> torch.Tensor:
         """(B, T, 3, side, side) to (B, n, H)."""
@@ -206,11 +215,6 @@ def save(model: VideoLlama2, folder: Path) -> None:
     decoder.save(model, folder, NAMES, config.raw, {"vision": config.vision})
     if config.beats is not None:
         (folder / "towers" / BEATS_FILE).write_text(json.dumps(vars(config.beats), indent=2) + "\n")
-
-
-def states(model: VideoLlama2, batch: dict) -> torch.Tensor:
-    """The decoder's last hidden states (B, L, H) for a batch of `Inputs.collate`."""
-    return model.states(**batch)
 
 
 def _placed(ids: torch.Tensor, video: torch.Tensor | None, sound: torch.Tensor | None) -> dict[int, torch.Tensor]:

@@ -45,6 +45,11 @@ class Encoded:
         """Positions that the turn takes in the decoder."""
         return sum(self.media.tokens.get(i, 1) for i in self.ids)
 
+    @property
+    def words(self) -> int:
+        """Where the ids begin that have no marker among them or after them."""
+        return max((k + 1 for k, i in enumerate(self.ids) if i < 0), default=0)
+
 
 class NativeInputs:
     """A checkpoint's tokenizer, template and preprocessors, at work.

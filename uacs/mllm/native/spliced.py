@@ -26,11 +26,18 @@ Rows: TypeAlias = torch.Tensor | Sequence[torch.Tensor | None] | None
 class SplicedModel(nn.Module):
     """What families share: `llm`, a causal decoder, and how rows reach it.
 
-    A family defines `features(ids, **media)`: for each row of ids a tensor (n, H) by marker.
+    A family defines `encoded(ids, **media)`: for each row of ids a tensor by marker, what its towers make of the
+    medium whatever is asked; and `features(ids, encoded, **questions)`: for each row what stands in the markers'
+    places, (n, H) by marker.
     """
 
     llm: PreTrainedModel
+    encoded: Callable[..., list[dict[int, torch.Tensor]]]
     features: Callable[..., list[dict[int, torch.Tensor]]]
+    media: tuple[str, ...]
+    """The arguments of `encoded`, by name."""
+    questions: tuple[str, ...] = ()
+    """Those of `features`, by name."""
     report: LoadReport
 
     def forward(self, input_ids: torch.Tensor, **inputs) -> torch.Tensor:
@@ -56,20 +63,31 @@ class SplicedModel(nn.Module):
     def generation_config(self, wanted: GenerationConfig) -> None:
         self.llm.generation_config = wanted
 
+    def towers(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **media) -> list[dict]:
+        """What `spliced` may be given as `encoded`, a row each: so that media asked about twice are encoded once."""
+        media = {name: medium for name, medium in media.items() if medium is not None and name in self.media}
+        return self.encoded(self._rows(input_ids, attention_mask), **media)
+
     def spliced(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, padding: str = "right", **media
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        padding: str = "right",
+        encoded: list[dict] | None = None,
+        **media,
     ) -> dict[str, torch.Tensor]:
         """The decoder's arguments: inputs_embeds (B, L, H), attention_mask and position_ids (B, L).
 
         input_ids (B, l) hold markers; attention_mask (B, l) is 0 where ids are padding; media are the family's, None
-        being as good as left away.
+        being as good as left away; `encoded` stands in for towers that have run.
         Rows shorter than the longest are padded on the side that `padding` names; what stands there means nothing.
         """
         if padding not in ("left", "right"):
             raise ValueError(f"padding '{padding}' is neither left nor right")
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        ids = [row[kept.bool()].to(self.device) for row, kept in zip(input_ids, mask, strict=True)]
-        features = self.features(ids, **{name: medium for name, medium in media.items() if medium is not None})
+        ids = self._rows(input_ids, attention_mask)
+        if encoded is None:
+            encoded = self.towers(input_ids, attention_mask, **media)
+        features = self.features(ids, encoded, **{name: media[name] for name in self.questions if name in media})
         rows = [self._row(*pair) for pair in zip(ids, features, strict=True)]
         length = max(map(len, rows))
         embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
@@ -89,6 +107,11 @@ class SplicedModel(nn.Module):
         """Where the decoder lies."""
         return self.llm.device
 
+    def _rows(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[torch.Tensor]:
+        """Each row's ids without its padding."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return [row[kept.bool()].to(self.device) for row, kept in zip(input_ids, mask, strict=True)]
+
     def _row(self, ids: torch.Tensor, features: dict[int, torch.Tensor]) -> torch.Tensor:
         """One row's embeddings (n, H), media in their places; raises `ValueError` where one is missing or left over."""
         embed = self.llm.get_input_embeddings()
@@ -101,6 +124,21 @@ class SplicedModel(nn.Module):
             pieces += [text, features[int(ids[place])].to(text.dtype)]
             start = place + 1
         return torch.cat([*pieces, embed(ids[start:])])
+
+
+def decoder_of(model: SplicedModel) -> nn.Module:
+    """The decoder, from embeddings to states."""
+    return model.llm.model
+
+
+def of_towers(model: SplicedModel, batch: dict) -> list[dict]:
+    """What the towers make of a batch of `Inputs.collate`, a row each, whatever is asked about it."""
+    return model.towers(**batch)
+
+
+def embedded(model: SplicedModel, batch: dict, encoded: list[dict] | None = None) -> dict[str, torch.Tensor]:
+    """The decoder's arguments for a batch of `Inputs.collate`; `encoded` stands in for towers that have run."""
+    return model.spliced(**batch, encoded=encoded)
 
 
 def rows_of(medium: Rows, ids: list[torch.Tensor], *markers: int) -> list[torch.Tensor | None]:

@@ -92,7 +92,7 @@ class Turns:
                 ids.append(piece)
             elif USER_TEXT in piece:
                 before, _, after = piece.partition(USER_TEXT)
-                ids += self._chunk(before + prompt.before, said, prompt.after + after)
+                ids += self._chunk(before + prompt.before, said, prompt.after + prompt.hints + after)
             else:
                 ids += self.tokens(piece)
         return ids
