@@ -12,6 +12,7 @@ from uacs.cli_tune import tune
 from uacs.errors import UacsError, WrongUse
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
+READOUTS, HINTS = ("decode", "trie", "head"), ("numbers", "words", "both")
 RESUMED = ("demo", "train ubm", "calibrate", "evaluate", "tune thresholds", "tune ubm")
 
 
@@ -94,6 +95,9 @@ def _run_options(function):
         ),
         click.option("--log-json", type=FOLDER, help="Log the run as JSON lines to this file, or to stderr: -"),
         click.option("--max-errors", help="Samples that may be errors before the run stops, as 10 or 0.5%; 1%."),
+        click.option("--verify-prefill", is_flag=True, help="Stage 3 reads clip and question anew, as in the paper."),
+        click.option("--hints", type=click.Choice(HINTS), help="How stage 3 is told both answers; numbers."),
+        click.option("--readout", type=click.Choice(READOUTS), help="How the large model's answer is read; decode."),
         click.option("--config", type=FOLDER, help="Settings of the run as YAML; --set goes over it."),
         click.option("--out", type=PLACE, required=True, help="Run directory, path or URI; a run begun there goes on."),
         click.option("--mllm", required=True, metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet."),
@@ -208,13 +212,13 @@ def ubm(
     "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=finite, help="Eq. 19's λ; default: the dataset's."
 )
 @click.option("--beta", type=float, callback=finite, default=0.0, show_default=True, help="Eq. 19's β, in nats.")
-def calibrate(data, ubm, mllm, out, config, max_errors, log_json, overrides, split, lambda_, beta) -> None:
+def calibrate(data, ubm, mllm, out, split, lambda_, beta, **told) -> None:
     """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
     from uacs.cluster import evaluation
     from uacs.console import cascade
     from uacs.data import places
 
-    settings = _settings(config, overrides, max_errors, log_json)
+    settings = _settings(**told)
     models = _models(data, split, ubm, mllm, out)
     with cascade("calibrating") as progress:
         thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
@@ -240,22 +244,7 @@ def calibrate(data, ubm, mllm, out, config, max_errors, log_json, overrides, spl
 )
 @click.option("--beta", type=float, callback=finite, help="Eq. 19's β where it calibrates, in nats; 0.")
 @click.option("--dry-run", is_flag=True, help="Say what it would ask, how long it would take and how much memory.")
-def evaluate(
-    data,
-    ubm,
-    mllm,
-    out,
-    config,
-    max_errors,
-    log_json,
-    overrides,
-    thresholds,
-    split,
-    all_stages,
-    lambda_,
-    beta,
-    dry_run,
-) -> None:
+def evaluate(data, ubm, mllm, out, thresholds, split, all_stages, lambda_, beta, dry_run, **told) -> None:
     """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
     from uacs.cluster import evaluation
     from uacs.cluster.estimate import estimate, estimate_text
@@ -265,7 +254,7 @@ def evaluate(
     from uacs.data import places
     from uacs.report.text import metrics_text
 
-    settings = _settings(config, overrides, max_errors, log_json)
+    settings = _settings(**told)
     if thresholds and (lambda_, beta) != (None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --lambda and --beta away")
     given = read_thresholds(thresholds) if thresholds else None
@@ -393,13 +382,28 @@ def doctor(data, dataset, like, ubm, mllm, config, overrides) -> None:
     sys.exit(FAILED if findings else 0)
 
 
-def _settings(config: Path | None, overrides: tuple[str, ...], max_errors: str | None, log_json: Path | None):
+def _settings(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    max_errors: str | None,
+    log_json: Path | None,
+    readout: str | None,
+    hints: str | None,
+    verify_prefill: bool,
+):
+    """The run's settings; an option of its own goes over --set, which goes over the file."""
     from uacs import console
     from uacs.config import evaluation_settings
 
     if log_json:
         console.log_json(log_json)
-    return evaluation_settings(config, overrides + ((f"max_errors={max_errors}",) if max_errors else ()))
+    named = {
+        "max_errors": max_errors,
+        "mllm.readout": readout,
+        "mllm.hints": hints,
+        "mllm.verify_prefill": verify_prefill or None,
+    }
+    return evaluation_settings(config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value))
 
 
 def _models(data: str, split: str, ubm: Path, mllm: str, out):

@@ -1,18 +1,26 @@
 """A thinker small enough to train within a test, and clips of every kind for it."""
 
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from uacs.mllm import MllmSettings, prompts, tiny_omni, training
+from uacs.mllm import MllmSettings, prompts, tiny_native, tiny_omni, training
 from uacs.mllm.predictor import LargePredictor
 from uacs.records import LargeOutput, Sample
 
 RANGE = (-3.0, 3.0)
 SIZES = tiny_omni.TinySettings(width=64, layers=1, tower_width=32, tower_layers=1)
+NATIVE_SIZES = tiny_native.TinySettings(width=64, layers=1, tower_width=32, tower_layers=1)
+FAMILIES = {
+    "qwen2_5_omni": (tiny_omni.create, SIZES, 24),
+    "humanomni": (tiny_native.create_humanomni, NATIVE_SIZES, 20),
+    "videollama2": (tiny_native.create_videollama2, NATIVE_SIZES, 20),
+}
+"""What makes a tiny model of each family, of which size, and in how many epochs it learns to answer in numbers."""
 WORDS = ("great", "awful", "fine", "dull", "lovely")
 
 
@@ -83,19 +91,42 @@ def samples(tmp_path_factory) -> list[Sample]:
 
 
 @pytest.fixture(scope="session")
-def untrained(tmp_path_factory, samples) -> Path:
-    folder = tmp_path_factory.mktemp("untrained")
-    tiny_omni.create(folder, [s.text or "" for s in samples], prompts.phrases(RANGE), SIZES)
-    return folder
+def untrained_of(tmp_path_factory, samples):
+    """A function from a family's name to an untrained folder of it."""
+
+    @cache
+    def made(family: str) -> Path:
+        create, sizes, _ = FAMILIES[family]
+        folder = tmp_path_factory.mktemp("untrained") / family
+        create(folder, [s.text or "" for s in samples], prompts.phrases(RANGE), sizes)
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, untrained, samples) -> Path:
-    """Trained until it answers in numbers, which is long before the numbers are right."""
-    folder = tmp_path_factory.mktemp("trained")
-    settings = training.TrainingSettings(epochs=24, batch_size=8, lr=3e-3, warmup_steps=5, threads=1)
-    training.train(untrained, samples, folder, settings, RANGE)
-    return folder
+def trained_of(tmp_path_factory, untrained_of, samples):
+    """The same, trained until it answers in numbers, which is long before the numbers are right."""
+
+    @cache
+    def made(family: str) -> Path:
+        folder = tmp_path_factory.mktemp("trained") / family
+        epochs = FAMILIES[family][-1]
+        settings = training.TrainingSettings(epochs=epochs, batch_size=8, lr=3e-3, warmup_steps=5, threads=1)
+        training.train(untrained_of(family), samples, folder, settings, RANGE)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def untrained(untrained_of) -> Path:
+    return untrained_of("qwen2_5_omni")
+
+
+@pytest.fixture(scope="session")
+def trained(trained_of) -> Path:
+    return trained_of("qwen2_5_omni")
 
 
 @pytest.fixture

@@ -13,33 +13,26 @@ import uacs.mllm
 from tests.mllm.conftest import RANGE, close
 from uacs.data.media import Footage
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, Towers, prompts, tiny_native, training
+from uacs.mllm import MllmSettings, Towers, training
 from uacs.mllm.chunk import Chunk, answer_chunk
 from uacs.mllm.described import describe
 from uacs.mllm.predictor import LargePredictor
 from uacs.mllm.prompts import Prompt, question
 from uacs.records import LargeOutput, Sample, SmallOutput
 
-SIZES = tiny_native.TinySettings(width=64, layers=1, tower_width=32, tower_layers=1)
-CREATE = {"humanomni": tiny_native.create_humanomni, "videollama2": tiny_native.create_videollama2}
 SMALL = SmallOutput(1.0, 0.9, (0.1, 0.2, 0.7))
 FEW = training.TrainingSettings(epochs=2, batch_size=8, lr=3e-3, warmup_steps=2, threads=1)
 
 
-@pytest.fixture(scope="module", params=CREATE)
-def start(request, tmp_path_factory, samples):
+@pytest.fixture(scope="module", params=["humanomni", "videollama2"])
+def start(request, untrained_of):
     """An untrained folder of each family."""
-    folder = tmp_path_factory.mktemp("native") / request.param
-    CREATE[request.param](folder, [s.text or "" for s in samples], prompts.phrases(RANGE), SIZES)
-    return folder
+    return untrained_of(request.param)
 
 
 @pytest.fixture(scope="module")
-def folder(start, samples):
-    out = start.parent / "trained"
-    settings = training.TrainingSettings(epochs=20, batch_size=8, lr=3e-3, warmup_steps=5, threads=1)
-    training.train(start, samples, out, settings, RANGE)
-    return out
+def folder(start, trained_of):
+    return trained_of(start.name)
 
 
 def of(folder, **settings):

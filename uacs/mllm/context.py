@@ -97,6 +97,31 @@ class Context:
         last, states = self.last[..., kept], self.states[kept]
         return Context(self.decoder, self.vocabulary, self.cache, self.mask[kept], last, states)
 
+    def read_instead(self, rows: list[int], said: list[list[int]], instead: list[list[int]], pad: int) -> "Context":
+        """Some of the rows as if they had ended otherwise; this context is used up.
+
+        Of each of these rows, `said` are the ids that it was read by and `instead` those that it is to have been; where
+        they part, and from there on, all of them are words. pad is any token.
+        """
+        back = max(len(one) - shared(one, other) for one, other in zip(said, instead, strict=True))
+        self.cut(back)
+        narrowed = self.narrowed(rows)
+        endings = [other[len(one) - back :] for one, other in zip(said, instead, strict=True)]
+        longest = max(map(len, endings))
+        ids = [[pad] * (longest - len(ending)) + ending for ending in endings]
+        there = [[0] * (longest - len(ending)) + [1] * len(ending) for ending in endings]
+        narrowed.read(*(torch.tensor(part, device=self.mask.device) for part in (ids, there)))
+        return narrowed
+
     def _forget(self, tokens: int) -> None:
         if tokens:
             self.cache.crop(-tokens)  # what to remove: as a length to keep it would be refused
+
+
+def shared(one: list[int], other: list[int]) -> int:
+    """How many ids two rows have in common before they part.
+
+    >>> shared([1, 2, 3], [1, 2, 4, 5])
+    2
+    """
+    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -7,9 +7,13 @@ import numpy as np
 
 from uacs.data.media import Footage
 from uacs.errors import shown
-from uacs.mllm.predictor import LargePredictor
+from uacs.mllm import head
+from uacs.mllm.batches import position_bytes
+from uacs.mllm.native.hub import local
+from uacs.mllm.predictor import READ_ON, LargePredictor
 from uacs.mllm.prompts import question
 from uacs.mllm.reading import spell
+from uacs.mllm.readouts import OverTrie
 from uacs.records import Sample
 
 GIB = 2**30
@@ -32,6 +36,7 @@ def describe(model: LargePredictor) -> Iterator[str]:
         yield "towers: " + "; ".join(f"{tower} from {source}" for tower, source in report.sources.items())
     yield from inputs.described(inputs.media_of(_film(inputs.frames, seen=True, heard=True)))
     yield from _answers(model)
+    yield from _read_outs(model)
     yield from _positions(model)
 
 
@@ -70,12 +75,24 @@ def _positions(model: LargePredictor) -> Iterator[str]:
         media = inputs.media_of(_film(inputs.frames, seen, heard))
         lengths[kind] = inputs.encode(Sample("doctor", text=TEXT), media, words).length
     yield "positions of a sample: " + ", ".join(f"{kind} {length}" for kind, length in lengths.items())
-    config = getattr(model.model.config, "text_config", None) or model.model.config.text
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * width
-    position = numbers * model.model.get_output_embeddings().weight.element_size()
-    whole = position * max(lengths.values()) / 2**20
-    yield f"keys and values: {position / 1024:.0f} KiB a position, {whole:.0f} MiB for the longest of these"
+    held, read = position_bytes(model.decoder.config, model.vocabulary.weight.element_size())
+    longest = max(lengths.values())
+    whole = held * longest / 2**20
+    yield f"keys and values: {held / 1024:.0f} KiB a position, {whole:.0f} MiB for the longest of these"
+    rows = max(1, min(model.most_positions // (longest + READ_ON), model.settings.batch_size))
+    yield (
+        f"a batch: {rows} of the longest in {model.settings.batch_gib:g} GiB beside the weights (mllm.batch_gib), "
+        f"with {read / 1024:.0f} KiB a position while it is read"
+    )
+
+
+def _read_outs(model: LargePredictor) -> Iterator[str]:
+    trie = OverTrie(model.inputs.answer_ids, model.ends, model.score_range, model.model.device)
+    there = (local(model.inputs.spec) / head.FILE).is_file()
+    yield (
+        f"read-outs: decode, trie ({len(trie.values)} scores over {len(trie.trie)} tokens)"
+        f"{', head' if there else f'; no {head.FILE}, so not head'}; this is {model.readout}"
+    )
 
 
 def _film(frames: int, seen: bool, heard: bool) -> Footage:

@@ -15,7 +15,7 @@ import torch
 
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, batches, family, head, load
-from uacs.mllm.context import Context
+from uacs.mllm.context import Context, shared
 from uacs.mllm.prompts import Prompt, question, second_question
 from uacs.mllm.reading import Reading
 from uacs.mllm.readouts import Decode, FromHead, OverTrie, ReadOut
@@ -54,6 +54,15 @@ class _Row:
     seconds: float
 
 
+@dataclass
+class _Look:
+    """A batch that was read and answered; encoded, what the towers made of it, if that was to be kept."""
+
+    rows: list[_Row]
+    context: Context
+    encoded: list[dict] | None
+
+
 class LargePredictor:
     """Answers samples by text and clip, whatever of them there is (stage 2), and a second time with hints (stage 3)."""
 
@@ -79,6 +88,7 @@ class LargePredictor:
         """Stage 3 (Eq. 16): both answers and uncertainties in a fresh turn; without both, unavailable."""
         return self._ask(samples, lambda i: self._second_question(samples[i], small[i], large[i]))
 
+    @torch.inference_mode()
     def answer_and_verify(
         self, samples: list[Sample], small: list[SmallOutput], due: Due
     ) -> tuple[list[LargeOutput], list[LargeOutput]]:
@@ -86,43 +96,49 @@ class LargePredictor:
 
         Stage 3 goes on from what stage 2 has read, unless `verify_prefill` has it read everything anew.
         """
-        looked = [NOT_ASKED] * len(samples)
-
-        def again(rows: list[_Row], context: Context, encoded: list[dict] | None, large: list[LargeOutput]) -> None:
-            at = [row.place for row in rows]
+        large, looked = [NOT_ASKED] * len(samples), [NOT_ASKED] * len(samples)
+        again = self.settings.verify_prefill
+        for first in self._looks(samples, lambda i: self._question(samples[i]), large, keep_encoded=again):
+            at = [row.place for row in first.rows]
             chosen = np.flatnonzero(due([small[i] for i in at], [large[i] for i in at])).tolist()
             turns: dict[int, _Row] = {}
             for k in chosen:
-                i, turn = rows[k].place, rows[k].turn
+                i, media = at[k], first.rows[k].turn.media
                 try:
                     prompt = self._second_question(samples[i], small[i], large[i])
-                    turns[k] = _Row(i, self.inputs.encode(samples[i], turn.media, prompt), 0.0)
+                    turns[k] = _Row(i, self.inputs.encode(samples[i], media, prompt), 0.0)
                 except BadInput as error:
                     looked[i] = LargeOutput(status="unavailable", error=str(error))
             if turns:
                 with _clock() as clock:
-                    readings = self.reads.read(self._second_context(rows, turns, context, encoded))
+                    readings = self.reads.read(self._second_context(first, turns))
                 _write(looked, samples, list(turns.values()), readings, clock.seconds)
-
-        return self._ask(samples, lambda i: self._question(samples[i]), again), looked
+        return large, looked
 
     @torch.inference_mode()
-    def _ask(
-        self, samples: list[Sample], prompt: Callable[[int], Prompt], again: Callable | None = None
-    ) -> list[LargeOutput]:
-        """One output a sample, in order; `again` is called with each batch's rows, what was read, and the outputs."""
+    def _ask(self, samples: list[Sample], prompt: Callable[[int], Prompt]) -> list[LargeOutput]:
+        """One output a sample, in order."""
         outputs = [NOT_ASKED] * len(samples)
+        for _ in self._looks(samples, prompt, outputs):
+            pass
+        return outputs
+
+    def _looks(
+        self,
+        samples: list[Sample],
+        prompt: Callable[[int], Prompt],
+        outputs: list[LargeOutput],
+        keep_encoded: bool = False,
+    ) -> Iterator[_Look]:
+        """Read and answer batch after batch into `outputs`; what was read of each is there until the next."""
         for rows in self._batches(samples, prompt, outputs):
             with _clock() as clock:
                 batch = moved(self.inputs.collate([row.turn for row in rows]), self.model.device)
-                # kept where the second look is to read everything anew; else it would be memory for nothing
-                encoded = self.family.of_towers(self.model, batch) if again and self.settings.verify_prefill else None
+                encoded = self.family.of_towers(self.model, batch) if keep_encoded else None
                 context = self._context(batch, encoded)
                 readings = self.reads.read(context)
             _write(outputs, samples, rows, readings, clock.seconds)
-            if again:
-                again(rows, context, encoded, outputs)
-        return outputs
+            yield _Look(rows, context, encoded)
 
     def _batches(
         self, samples: list[Sample], prompt: Callable[[int], Prompt], outputs: list[LargeOutput]
@@ -154,23 +170,15 @@ class LargePredictor:
         """A batch read from its beginning."""
         return Context.of(self.decoder, self.vocabulary, self.family.embedded(self.model, batch, encoded))
 
-    def _second_context(
-        self, rows: list[_Row], turns: dict[int, _Row], context: Context, encoded: list[dict] | None
-    ) -> Context:
-        """The turns, by their places in the batch, read on from where they part with its rows, or anew."""
-        kept = {k: shared(rows[k].turn.ids, row.turn.ids) for k, row in turns.items()}
-        if self.settings.verify_prefill or any(kept[k] < row.turn.words for k, row in turns.items()):
-            batch = moved(self.inputs.collate([row.turn for row in turns.values()]), self.model.device)
-            return self._context(batch, None if encoded is None else [encoded[k] for k in turns])
-        back = max(len(rows[k].turn.ids) - kept[k] for k in turns)
-        context.cut(back)
-        narrowed = context.narrowed(list(turns))
-        endings = [row.turn.ids[len(rows[k].turn.ids) - back :] for k, row in turns.items()]
-        longest = max(map(len, endings))
-        padded = [[self.inputs.pad_id] * (longest - len(ids)) + ids for ids in endings]
-        there = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in endings]
-        narrowed.read(*(torch.tensor(part, device=self.model.device) for part in (padded, there)))
-        return narrowed
+    def _second_context(self, first: _Look, turns: dict[int, _Row]) -> Context:
+        """The turns, by their places in the first look's batch, read on from where they part with it, or anew."""
+        said, instead = [first.rows[k].turn.ids for k in turns], [row.turn.ids for row in turns.values()]
+        parts = [shared(*pair) for pair in zip(said, instead, strict=True)]
+        in_words = all(place >= row.turn.words for place, row in zip(parts, turns.values(), strict=True))
+        if in_words and not self.settings.verify_prefill:
+            return first.context.read_instead(list(turns), said, instead, self.inputs.pad_id)
+        batch = moved(self.inputs.collate([row.turn for row in turns.values()]), self.model.device)
+        return self._context(batch, None if first.encoded is None else [first.encoded[k] for k in turns])
 
     def _question(self, sample: Sample) -> Prompt:
         return question(transcript(sample), self.score_range, self.language)
@@ -222,15 +230,6 @@ def _write(
         fault = f"sample '{samples[row.place].sample_id}': {answer.fault}" if answer.fault else None
         took = row.seconds + seconds / len(rows)
         outputs[row.place] = LargeOutput(answer.y, answer.u, answer.status, took, fault, answer.signals)
-
-
-def shared(one: list[int], other: list[int]) -> int:
-    """How many of their first ids two turns have in common.
-
-    >>> shared([1, 2, 3], [1, 2, 4, 5])
-    2
-    """
-    return next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def moved(batch: dict, device: torch.device) -> dict:
