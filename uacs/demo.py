@@ -51,6 +51,7 @@ model, and costs much where the machine is busy, since torch's threads wait for 
 
 MLLM = dict(frames=2, batch_size=32)
 
+
 TINY = {
     "qwen2_5_omni": "uacs.mllm.tiny_omni:create",
     "humanomni": "uacs.mllm.tiny_native:create_humanomni",
@@ -139,26 +140,30 @@ def _small(out: Path, dataset: PreparedDataset, seed: int) -> None:
 
 def _large(out: Path, dataset: PreparedDataset, seed: int, model: str) -> None:
     def learn(folder: Path) -> None:
-        info, samples = dataset.info, list(dataset.samples("train"))
-        start = out / "untrained"
-        phrases = prompts.phrases(info.score_range, info.language)
-        texts = (s.text for s in samples if s.text)
-        module, _, create = TINY[model].partition(":")
-        tiny = import_module(module)
-        getattr(tiny, create)(start, texts, phrases, tiny.TinySettings(seed=seed))
         with counter("train the large model") as progress:
-            mllm_training.train(
-                start,
-                samples,
-                folder,
-                mllm_training.TrainingSettings(seed=seed, frames=MLLM["frames"]),
-                info.score_range,
-                info.language,
-                progress,
+            train_large(
+                folder, dataset, model, mllm_training.TrainingSettings(seed=seed, frames=MLLM["frames"]), progress
             )
-        shutil.rmtree(start)
 
     _once(out / "mllm", "config.json", learn)
+
+
+def train_large(
+    folder: Path,
+    dataset: PreparedDataset,
+    model: str,
+    settings: mllm_training.TrainingSettings,
+    progress: mllm_training.Progress | None = None,
+) -> None:
+    """A tiny large model of a family of `TINY`, trained from nothing on a dataset's split train, as `folder`."""
+    info, samples = dataset.info, list(dataset.samples("train"))
+    phrases = prompts.phrases(info.score_range, info.language, settings.hints)
+    module, _, create = TINY[model].partition(":")
+    tiny = import_module(module)
+    start = folder.with_name("untrained")
+    getattr(tiny, create)(start, (s.text for s in samples if s.text), phrases, tiny.TinySettings(seed=settings.seed))
+    mllm_training.train(start, samples, folder, settings, info.score_range, info.language, progress)
+    shutil.rmtree(start)
 
 
 def _once(folder: Path, last: str, make: Callable[[Path], None]) -> None:
