@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -100,6 +101,7 @@ def _run_options(function):
         click.option("--readout", type=click.Choice(READOUTS), help="How the large model's answer is read; decode."),
         click.option("--config", type=FOLDER, help="Settings of the run as YAML; --set goes over it."),
         click.option("--out", type=PLACE, required=True, help="Run directory, path or URI; a run begun there goes on."),
+        click.option("--verifier", metavar="SPEC", help="Stage 3 by replicas of its own, of this or another model."),
         click.option("--mllm", required=True, metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet."),
         click.option("--ubm", type=FOLDER, required=True, help="A trained UBM."),
     ):
@@ -212,14 +214,14 @@ def ubm(
     "--lambda", "lambda_", type=click.FloatRange(0, 1), callback=finite, help="Eq. 19's λ; default: the dataset's."
 )
 @click.option("--beta", type=float, callback=finite, default=0.0, show_default=True, help="Eq. 19's β, in nats.")
-def calibrate(data, ubm, mllm, out, split, lambda_, beta, **told) -> None:
+def calibrate(data, ubm, mllm, verifier, out, split, lambda_, beta, **told) -> None:
     """Ask both models about all of a split and set the thresholds by Eq. 18-19: OUT/thresholds.json."""
     from uacs.cluster import evaluation
     from uacs.console import cascade
     from uacs.data import places
 
     settings = _settings(**told)
-    models = _models(data, split, ubm, mllm, out)
+    models = _models(data, split, ubm, mllm, verifier, out)
     with cascade("calibrating") as progress:
         thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
     where = places.within(out, "thresholds.json")
@@ -244,7 +246,7 @@ def calibrate(data, ubm, mllm, out, split, lambda_, beta, **told) -> None:
 )
 @click.option("--beta", type=float, callback=finite, help="Eq. 19's β where it calibrates, in nats; 0.")
 @click.option("--dry-run", is_flag=True, help="Say what it would ask, how long it would take and how much memory.")
-def evaluate(data, ubm, mllm, out, thresholds, split, all_stages, lambda_, beta, dry_run, **told) -> None:
+def evaluate(data, ubm, mllm, verifier, out, thresholds, split, all_stages, lambda_, beta, dry_run, **told) -> None:
     """Run the cascade over a split; leaves outcomes, metrics.json and report.html in OUT."""
     from uacs.cluster import evaluation
     from uacs.cluster.estimate import estimate, estimate_text
@@ -258,13 +260,13 @@ def evaluate(data, ubm, mllm, out, thresholds, split, all_stages, lambda_, beta,
     if thresholds and (lambda_, beta) != (None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --lambda and --beta away")
     given = read_thresholds(thresholds) if thresholds else None
-    models = _models(data, split, ubm, mllm, out)
+    models = _models(data, split, ubm, mllm, verifier, out)
     if dry_run:
         print(estimate_text(estimate(models, thresholds, out, settings, all_stages), settings))
         return
     with ray_session():
         if given is None:
-            valid = evaluation.Models(models.dataset, "valid", ubm, mllm)
+            valid = replace(models, split="valid")
             with cascade("calibrating") as progress:
                 given = evaluation.calibrated(valid, out, settings, lambda_, beta or 0.0, progress)
             notes(given.warnings)
@@ -406,7 +408,7 @@ def _settings(
     return evaluation_settings(config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value))
 
 
-def _models(data: str, split: str, ubm: Path, mllm: str, out):
+def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, out):
     from uacs.cluster.evaluation import Models
     from uacs.cluster.runs import Run, exists, refuse_foreign
     from uacs.cluster.status import refuse_alive
@@ -423,7 +425,8 @@ def _models(data: str, split: str, ubm: Path, mllm: str, out):
     trained_on, named = load_config(ubm), recognised(data)
     dataset, like = (named, named) if named else (trained_on.dataset, trained_on.like)
     with counter("preparing") as progress:
-        return Models(open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress), split, ubm, mllm)
+        prepared = open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress)
+        return Models(prepared, split, ubm, mllm, verifier)
 
 
 commands.add_command(tune)

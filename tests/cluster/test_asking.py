@@ -16,7 +16,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from uacs.cluster import asking
 from uacs.cluster.asking import Asking
 from uacs.errors import BadInput
-from uacs.mllm.chunk import ChunkAnswer, ask
+from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk, ask, by_two
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 RAISED = RayTaskError("answer", "trace\nRuntimeError: out of memory", RuntimeError("out of memory"))
@@ -134,3 +134,69 @@ def test_a_replica_that_cannot_load_its_model_is_no_samples_fault(monkeypatch):
     with pytest.raises(RayTaskError) as error:
         asked(Handle(fault), ["a", "poison"], 2)
     assert error.value.cause is fault.cause  # which is what the command says
+
+
+# a verifier of its own
+
+
+def differing(count):
+    """A chunk of which every other sample's small answer conflicts with what `Handle` says (a positive score)."""
+    ids = [str(i) for i in range(count)]
+    small = [SmallOutput(-1.0 if i % 2 else 1.0, 0.5, (0, 1, 0)) for i in range(count)]
+    return Chunk([Sample(i, text="x") for i in ids], small, 0.0, "due")
+
+
+class Second:
+    """A verifier's handle: its model says -2.0, and fails at the sample that it is told."""
+
+    readout = "none"
+
+    def __init__(self, poison=None):
+        self.answer, self.poison, self.seen = self, poison, []
+
+    def remote(self, chunk):
+        assert chunk.large is not None
+        self.seen.append([s.sample_id for s in chunk.samples])
+        return self if self.poison in self.seen[-1] else Done(answer_chunk(self, chunk))
+
+    def result(self):
+        raise RAISED
+
+    def verify(self, samples, small, large):
+        return [LargeOutput(-2.0, 0.2, "ok") for _ in samples]
+
+
+class Done:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def result(self):
+        return self.answer
+
+
+def test_a_verifier_is_asked_about_what_is_due_for_it_alone():
+    verifier, chunks = Second(), [differing(4), differing(1), differing(3)]
+    answers = by_two(Asking(Handle(None)).answers, Asking(verifier).answers)(chunks)
+    assert verifier.seen == [["1", "3"], ["1"]]
+    assert [[o.y for o in a.large] for a in answers] == [[1.0] * 4, [1.0], [1.0] * 3]
+    assert [[o.status for o in a.verify] for a in answers] == [
+        ["not_asked", "ok", "not_asked", "ok"],
+        ["not_asked"],
+        ["not_asked", "ok", "not_asked"],
+    ]
+
+
+def test_a_sample_that_the_verifier_fails_over_keeps_its_stage_2_answer_and_says_why():
+    sums = []
+    verifier = Asking(Second(poison="3"), lambda asked, twice: sums.append((asked, twice)))
+    (answer,) = by_two(Asking(Handle(None)).answers, verifier.answers)([differing(6)])
+    assert [o.status for o in answer.large] == ["ok"] * 6
+    assert [o.status for o in answer.verify] == ["not_asked", "ok", "not_asked", "unavailable", "not_asked", "ok"]
+    assert "sample '3': the large model failed" in answer.verify[3].error
+
+
+def test_nobody_is_verified_where_nobody_is_to_be():
+    verifier = Second()
+    never = [Chunk(c.samples, c.small, c.tau_large, "never") for c in [differing(4)]]
+    (answer,) = by_two(Asking(Handle(None)).answers, Asking(verifier).answers)(never)
+    assert not verifier.seen and {o.status for o in answer.verify} == {"not_asked"}

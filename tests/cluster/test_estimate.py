@@ -1,6 +1,7 @@
 """What `--dry-run` says, against what a run then does."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,16 @@ def test_pools_share_the_work_and_all_stages_asks_everyone(models, calibration, 
     said = estimate_text(four, FOUR)
     assert said.startswith("600 samples, 0 of them done; nothing was started\nexpected: ")
     assert "UBM 4 x 0.00 GiB" in said and "beyond start-up" in said and "nan" not in said
+
+
+def test_a_verifier_of_its_own_has_its_own_time_and_weights(models, calibration, tmp_path):
+    place, two = calibration / "thresholds.json", SETTINGS.model_copy(update={"resources": Resources(verifiers=2)})
+    alone = estimate(models["test"], place, tmp_path / "x", SETTINGS, False)
+    shared = estimate(replace(models["test"], verifier=models["test"].mllm), place, tmp_path / "x", two, False)
+    assert shared.seconds_large == pytest.approx(0.5 * shared.asked)
+    assert shared.seconds_verifier == pytest.approx(0.25 * shared.looked_twice / 2)
+    assert alone.seconds_verifier is None and "verifier" not in estimate_text(alone, SETTINGS)
+    assert "verifier" in estimate_text(shared, two)
 
 
 def test_thresholds_alone_give_the_share_by_their_fits_and_no_time(models, tmp_path):

@@ -213,6 +213,24 @@ def test_a_run_stops_past_max_errors_and_goes_on_with_more(models, spec, calibra
     assert (summary["n"], summary["errors"], summary["metrics"]["uacs"]["n"]) == (600, 4, 596)
 
 
+def test_a_verifier_of_its_own_looks_again_and_the_large_model_does_not(run, models, calibration, recorded, tmp_path):
+    first = pd.read_parquet(recorded)
+    other = tmp_path / "other.parquet"
+    first.assign(y_large=9.9, y_verify=2.5, u_verify=0.125).to_parquet(other)
+    models = replace(models["test"], verifier=f"recorded:{other}")
+    evaluate(models, calibration[1], tmp_path / "run", SETTINGS)
+    ours, theirs = Run.open(tmp_path / "run").table(), table(run[0])
+    same = [name for name in theirs.column_names if name not in ("y_verify", "u_verify", "prediction")]
+    assert ours.select(same).equals(theirs.select(same))
+    looked = np.array([s != "not_asked" for s in theirs["verify_status"].to_pylist()])
+    assert set(column(ours, "y_verify")[looked]) == {2.5} and np.isnan(column(ours, "y_verify")[~looked]).all()
+    assert set(column(ours, "prediction")[looked]) == {2.5}
+    with pytest.raises(Refused, match="verifier .* name a new --out"):
+        evaluate(replace(models, verifier=None), calibration[1], tmp_path / "run", SETTINGS)
+    with pytest.raises(BadInput, match=r"nowhere.parquet: no such file"):
+        evaluate(replace(models, verifier="recorded:nowhere.parquet"), calibration[1], tmp_path / "none", SETTINGS)
+
+
 def test_a_run_of_another_identity_is_refused_with_the_difference(run, models, calibration):
     other = calibration[1].model_copy(update={"tau_small": 0.25})
     with pytest.raises(Refused, match="tau_small .* now 0.25; name a new --out"):

@@ -61,6 +61,25 @@ def test_a_model_on_a_gpu_that_no_replica_reserves_is_refused():
         preflight(Resources(autoscaling=True), [{"CPU": 64, "GPU": 8}], "cuda")
 
 
+def test_a_verifier_of_its_own_is_counted_where_there_is_one():
+    plan = Resources(pool=1, replicas=1, replica_gpus=1, verifiers=2, verifier_gpus=0.5, parts_in_flight=1)
+    preflight(plan, [{"CPU": 2.5, "GPU": 1}])
+    preflight(plan, [{"CPU": 3.5, "GPU": 2}], verifier=True)
+    with pytest.raises(Refused, match="needs 3.5 logical CPUs .5 actors"):
+        preflight(plan, [{"CPU": 3, "GPU": 2}], verifier=True)
+    with pytest.raises(Refused, match="needs 2 GPUs .*, 2 x 0.5 for the verifier"):
+        preflight(plan, [{"CPU": 8, "GPU": 1}], verifier=True)
+    with pytest.raises(Refused, match="a replica of the verifier fits on none"):
+        preflight(plan, [{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 0.4}, {"CPU": 8, "GPU": 0.6}], verifier=True)
+    blind = plan.model_copy(update={"verifier_gpus": 0})
+    preflight(blind, [{"CPU": 8, "GPU": 1}], "cuda")
+    with pytest.raises(Refused, match="resources.verifier_gpus is 0"):
+        preflight(blind, [{"CPU": 8, "GPU": 1}], "cuda", verifier=True)
+    assert (plan.of_verifier().replicas, plan.of_verifier().replica_gpus) == ((2, 2), 0.5)
+    grown = Resources(pool="2-16", replicas="1-2", verifiers="1-4", parts_in_flight=2)
+    assert [capped(grown, [{"CPU": 8}], verifier).pool for verifier in (False, True)] == [(2, 10), (2, 6)]
+
+
 def test_a_pool_grows_no_further_than_leaves_room_for_the_others():
     plan = Resources(pool="2-16", replicas="1-2", parts_in_flight=2)
     assert capped(plan, [{"CPU": 8}]).pool == (2, 10)  # 8 - 1 for Ray Data - 4 actors of 0.5

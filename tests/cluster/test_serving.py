@@ -73,13 +73,14 @@ def test_the_application_is_told_what_there_is(recorded, tmp_path):
 def test_only_what_has_no_driver_is_reaped(recorded):
     kept, orphan, theirs = tally.name_of("kept"), tally.name_of("orphan"), "somebody-elses"
     counter = tally.take("kept", 10, Counts(), 2)
-    for app in (kept, orphan, theirs):
+    verifier = kept + tally.VERIFIER
+    for app in (kept, verifier, orphan, theirs):
         bring_up(app, recorded)
     assert reap() == [orphan]
-    assert {kept, theirs} <= serve.status().applications.keys()
+    assert {kept, verifier, theirs} <= serve.status().applications.keys()
     assert orphan not in serve.status().applications
     ray.kill(counter)
-    for app in (kept, theirs):
+    for app in (kept, verifier, theirs):
         serve.delete(app)
 
 

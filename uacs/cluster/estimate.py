@@ -30,6 +30,7 @@ class Estimate:
     """What is left of a run. Seconds are of each stage with its whole pool busy; what nobody knows is NaN.
 
     `asked` and `looked_twice` are samples that are expected in stages 2 and 3; weights are in bytes, of one copy.
+    Without a verifier of its own stage 3 is the large model's, and what is the verifier's is None.
     """
 
     samples: int
@@ -41,6 +42,8 @@ class Estimate:
     weights_small: float
     weights_large: float
     source: str
+    seconds_verifier: float | None = None
+    weights_verifier: float | None = None
 
 
 def estimate(
@@ -67,16 +70,20 @@ def estimate(
             "nothing says yet how unsure the models are: run `uacs calibrate` first, then this with its --thresholds"
         )
     plan = settings.resources
+    second = twice * each[2]
+    here, there = (0.0, left * second / plan.verifiers[1]) if models.verifier else (second, None)
     return Estimate(
         samples=samples,
         written=written,
         asked=asked * left,
         looked_twice=twice * left,
         seconds_small=left * each[0] / plan.pool[1],
-        seconds_large=left * (asked * each[1] + twice * each[2]) / plan.replicas[1],
+        seconds_large=left * (asked * each[1] + here) / plan.replicas[1],
         weights_small=_weights(Path(models.ubm), "float32"),
         weights_large=_weights(Path(models.mllm), settings.mllm.dtype),
         source=source,
+        seconds_verifier=there,
+        weights_verifier=_weights(Path(models.verifier), settings.mllm.dtype) if models.verifier else None,
     )
 
 
@@ -95,6 +102,8 @@ def estimate_text(found: Estimate, settings: EvaluationSettings) -> str:
     )
     lines.append(f"          {found.source}")
     stages = {"UBM": found.seconds_small, "large model": found.seconds_large}
+    if found.seconds_verifier is not None:
+        stages["verifier"] = found.seconds_verifier
     if all(seconds == seconds for seconds in stages.values()):
         each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages.items())
         longest = duration(max(stages.values()))
@@ -102,6 +111,8 @@ def estimate_text(found: Estimate, settings: EvaluationSettings) -> str:
     else:
         lines.append("time:     unknown")
     copies = {"UBM": (plan.pool[1], found.weights_small), "large model": (plan.replicas[1], found.weights_large)}
+    if found.weights_verifier is not None:
+        copies["verifier"] = (plan.verifiers[1], found.weights_verifier)
     held = ", ".join(f"{name} {count} x {size / GIB:.2f} GiB" for name, (count, size) in copies.items() if size == size)
     lines.append(f"weights:  {held}; each process takes some 0.7 GiB besides")
     return "\n".join(lines)

@@ -44,12 +44,13 @@ log = logging.getLogger("uacs.run")
 
 @dataclass(frozen=True)
 class Models:
-    """The two models of a run, and the split they answer."""
+    """The two models of a run, and the split they answer; stage 3 may be another's than the large model's."""
 
     dataset: PreparedDataset
     split: str
     ubm: Path
     mllm: str
+    verifier: str | None = None
 
 
 def evaluate(
@@ -152,6 +153,7 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
         "ubm": fingerprints.of_folder(models.ubm),
         "estimator": config.estimator,
         **mllm.identity(models.mllm, settings.mllm, info.language),
+        **({"verifier": mllm.identity(models.verifier, settings.mllm, info.language)} if models.verifier else {}),
     }
 
 
@@ -184,12 +186,13 @@ def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, pr
         if last and last.state != "finished":  # killed after the last part, before it could say so
             status.Pulse(run, total, counts, None).write("finished")
         return run.wall()
-    mllm.check(models.mllm)
+    for spec in filter(None, (models.mllm, models.verifier)):
+        mllm.check(spec)
     with status.Pulse(run, total, counts, progress) as pulse:
         for folder in (run.folder, run.place(OUTCOMES)):
             places.clear_asides(folder)
         with ray_session() as ours, _workers(run, models, ask, settings, total, counts, ours) as work:
-            plan = capped(settings.resources, nodes_of_ray())
+            plan = capped(settings.resources, nodes_of_ray(), models.verifier is not None)
             with pulse.counting(lambda: ray.get(work.tally.read.remote(), timeout=BUSY)):
                 for part in stream(missing, work, plan):
                     counts += part.counts
@@ -203,26 +206,34 @@ def _workers(
     run: Run, models: Models, ask: Ask, settings: EvaluationSettings, total: int, earlier: Counts, ours: bool
 ) -> Iterator[Work]:
     """All that a run's stages need while it lasts: its tally and its large model, up and loaded."""
-    plan, app, info = settings.resources, tally.name_of(run.run_id), models.dataset.info
-    preflight(plan, nodes_of_ray(), settings.mllm.device)
+    plan, info = settings.resources, models.dataset.info
+    preflight(plan, nodes_of_ray(), settings.mllm.device, models.verifier is not None)
     start_serve()
     counter = tally.take(run.run_id, total, earlier, plan.pool[1] + plan.parts_in_flight)
     reap()
+    app = tally.name_of(run.run_id)
+    wanted = {app: (models.mllm, plan)}
+    if models.verifier:
+        wanted[app + tally.VERIFIER] = (models.verifier, plan.of_verifier())
     try:
-        asked = deploy(app, models.mllm, settings.mllm, info.score_range, info.language, plan)
-        yield _work(run, models, ask, asked, counter, settings)
+        apps = [
+            deploy(name, spec, settings.mllm, info.score_range, info.language, its)
+            for name, (spec, its) in wanted.items()
+        ]
+        yield _work(run, models, ask, apps, counter, settings)
     finally:
         ray.kill(counter)
-        if not ours and app in serve.status().applications:
-            remove(app)
+        if not ours:
+            for name in wanted.keys() & serve.status().applications.keys():
+                remove(name)
 
 
-def _work(run: Run, models: Models, ask: Ask, app: str, counter, settings: EvaluationSettings) -> Work:
+def _work(run: Run, models: Models, ask: Ask, apps: list[str], counter, settings: EvaluationSettings) -> Work:
     return Work(
         data=places.absolute(models.dataset.folder),
         ubm=str(models.ubm.absolute()),
         out=places.absolute(run.place(OUTCOMES)),
-        app=app,
+        apps=apps,
         ask=ask,
         tally=counter,
         batch_size=settings.batch_size,

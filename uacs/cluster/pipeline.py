@@ -29,7 +29,7 @@ from uacs.data import places
 from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, UacsError
-from uacs.mllm.chunk import ask
+from uacs.mllm.chunk import Answering, ask, by_two
 from uacs.records import Sample, SmallOutput
 
 SUSPECT = 3  # deaths of a UBM's worker over one part before its samples are asked one by one
@@ -57,13 +57,14 @@ class Ask:
 class Work:
     """What the stages need to know: where from, where to, whom to ask, and how.
 
-    `data`, `ubm` and `out` are places that every node reaches; `app` is the large model's Serve application.
+    `data`, `ubm` and `out` are places that every node reaches; `apps` are the large model's Serve application and,
+    where stage 3 has one of its own, the verifier's.
     """
 
     data: Place
     ubm: str
     out: Place
-    app: str
+    apps: list[str]
     ask: Ask
     tally: ActorHandle
     batch_size: int
@@ -165,7 +166,7 @@ class LargeStage:
     """A part's small answers in; its outcome file, and one row of counts out."""
 
     def __init__(self, work: Work):
-        self.handle = serve.get_app_handle(work.app)
+        self.handles = [serve.get_app_handle(app) for app in work.apps]
         self.work, self.tally = work, work.tally
 
     def __call__(self, columns: pa.Table) -> pa.Table:
@@ -189,7 +190,10 @@ class LargeStage:
             self.tally.note.remote(part, sums)
 
         told(0, 0)
-        answers = Asking(self.handle, told).answers
+        large, *verifier = self.handles
+        answers: Answering = Asking(large, told).answers
+        if verifier:
+            answers = by_two(answers, Asking(verifier[0], lambda asked, twice: told(0, asked)).answers)
         answer = ask(samples, small, due, ask_.tau_large, ask_.verify, self.work.chunk_size, answers)
         return outcomes.build(samples, small, answer.large, answer.verify)
 

@@ -45,26 +45,34 @@ class Resources(BaseModel):
     pool_gpus: float = Field(0, ge=0, description="GPU share of each of them")
     replicas: PoolSize = Field((1, 1), description="replicas that hold the large model: a number, or FEWEST-MOST")
     replica_gpus: float = Field(0, ge=0, description="GPU share of each replica")
+    verifiers: PoolSize = Field((1, 1), description="replicas that hold the verifier, where there is one of its own")
+    verifier_gpus: float = Field(0, ge=0, description="GPU share of each of these")
     parts_in_flight: int = Field(2, ge=1, description="parts whose unsure samples wait for the large model at once")
     actor_cpus: float = Field(0.5, gt=0, description="logical CPUs that any of these reserves")
     autoscaling: bool = Field(False, description="the cluster adds nodes: a plan that does not fit yet waits for them")
 
+    def of_verifier(self) -> "Resources":
+        """The plan as it is for the large model, for the verifier."""
+        return self.model_copy(update={"replicas": self.verifiers, "replica_gpus": self.verifier_gpus})
 
-def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu") -> None:
+
+def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu", verifier: bool = False) -> None:
     """Refuse a plan that would hang for want of CPUs or GPUs, saying what to change.
 
     `nodes` is what each node of Ray has; an actor must find its place on one of them, and one CPU must stay
     free, since Ray Data's own tasks ask for a whole one. Where the cluster grows, no plan is too large yet.
-    `device` is the large model's.
+    `device` is the large model's; verifier says that stage 3 has a deployment of its own.
     """
-    if device != "cpu" and not plan.replica_gpus:
-        raise Refused(f"mllm.device is {device} and resources.replica_gpus is 0: a replica sees no GPU; set it to 1")
+    shares = {"replica_gpus": plan.replica_gpus} | ({"verifier_gpus": plan.verifier_gpus} if verifier else {})
+    if device != "cpu" and (blind := [name for name, share in shares.items() if not share]):
+        raise Refused(f"mllm.device is {device} and resources.{blind[0]} is 0: a replica sees no GPU; set it to 1")
     if plan.autoscaling:
         return
-    pool, replicas = plan.pool[0], plan.replicas[0]
+    pool, replicas, verifiers = plan.pool[0], plan.replicas[0], plan.verifiers[0] if verifier else 0
     have_cpus, have_gpus = (sum(node.get(what, 0) for node in nodes) for what in ("CPU", "GPU"))
-    actors = pool + replicas + plan.parts_in_flight
-    cpus, gpus = actors * plan.actor_cpus + 1, pool * plan.pool_gpus + replicas * plan.replica_gpus
+    actors = pool + replicas + verifiers + plan.parts_in_flight
+    gpus = pool * plan.pool_gpus + replicas * plan.replica_gpus + verifiers * plan.verifier_gpus
+    cpus = actors * plan.actor_cpus + 1
     mend = "or add nodes (a cluster that does so by itself: resources.autoscaling=true)"
     if cpus > have_cpus:
         raise Refused(
@@ -72,33 +80,36 @@ def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu
             f"Ray has {have_cpus:g}; lower resources.pool, resources.replicas or resources.actor_cpus, {mend}"
         )
     if gpus > have_gpus:
+        shared = f"{pool} x {plan.pool_gpus:g} for the UBM, {replicas} x {plan.replica_gpus:g} for the large model"
+        shared += f", {verifiers} x {plan.verifier_gpus:g} for the verifier" if verifier else ""
         raise Refused(
-            f"the plan needs {gpus:g} GPUs ({pool} x {plan.pool_gpus:g} for the UBM, {replicas} x "
-            f"{plan.replica_gpus:g} for the large model), this Ray has {have_gpus:g}; lower replicas or shares, {mend}"
+            f"the plan needs {gpus:g} GPUs ({shared}), this Ray has {have_gpus:g}; lower replicas or shares, {mend}"
         )
-    if homeless := _unplaced(plan, nodes):
+    if homeless := _unplaced(plan, nodes, verifiers):
         raise Refused(
             f"{homeless} fits on none of the {len(nodes)} nodes beside the others, though together they have "
             f"{have_cpus:g} logical CPUs and {have_gpus:g} GPUs; lower what each reserves, {mend}"
         )
 
 
-def capped(plan: Resources, nodes: list[dict[str, float]]) -> Resources:
+def capped(plan: Resources, nodes: list[dict[str, float]], verifier: bool = False) -> Resources:
     """The plan with no larger a UBM pool than leaves CPUs for the other actors, the most there may be of them.
 
     Ray Data lets a pool grow while there is room, and does not know who will need it later.
     """
     if plan.autoscaling:
         return plan
-    rest = sum(node.get("CPU", 0) for node in nodes) - 1 - (plan.replicas[1] + plan.parts_in_flight) * plan.actor_cpus
+    others = plan.replicas[1] + (plan.verifiers[1] if verifier else 0) + plan.parts_in_flight
+    rest = sum(node.get("CPU", 0) for node in nodes) - 1 - others * plan.actor_cpus
     fewest, most = plan.pool
     return plan.model_copy(update={"pool": (fewest, max(fewest, min(most, int(rest / plan.actor_cpus))))})
 
 
-def _unplaced(plan: Resources, nodes: list[dict[str, float]]) -> str | None:
+def _unplaced(plan: Resources, nodes: list[dict[str, float]], verifiers: int) -> str | None:
     """The first actor that finds no node with room, the greediest placed first; None if all do."""
     free = [[node.get("GPU", 0.0), node.get("CPU", 0.0)] for node in nodes]
     wanted = [(plan.replica_gpus, plan.actor_cpus, "a replica of the large model")] * plan.replicas[0]
+    wanted += [(plan.verifier_gpus, plan.actor_cpus, "a replica of the verifier")] * verifiers
     wanted += [(plan.pool_gpus, plan.actor_cpus, "an actor of the UBM's pool")] * plan.pool[0]
     wanted += [(0.0, 1.0, "Ray Data's own task")]
     wanted += [(0.0, plan.actor_cpus, "an actor that waits for the large model")] * plan.parts_in_flight

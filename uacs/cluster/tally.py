@@ -19,7 +19,7 @@ from uacs.cluster.progress import COUNTED, Counts
 from uacs.errors import Refused
 
 NAMESPACE = "uacs"
-PREFIX = "uacs-run-"
+PREFIX, VERIFIER = "uacs-run-", "-verifier"
 GRACE = 30.0  # seconds that Ray may take to notice that a driver died
 SILENCE = 300.0  # seconds without a word of any stage
 
@@ -130,5 +130,10 @@ def any_alive() -> bool:
 
 
 def name_of(run_id: str) -> str:
-    """What a run's tally and its Serve application are called."""
+    """What a run's tally and its Serve application are called; its verifier's has `VERIFIER` behind it."""
     return PREFIX + run_id
+
+
+def run_of(app: str) -> str:
+    """The run that an application of such a name is of."""
+    return app.removeprefix(PREFIX).removesuffix(VERIFIER)

@@ -1,6 +1,6 @@
 """Stages 2 and 3 for a chunk of escalated samples, as a notebook, a test and a Serve replica call it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,13 +14,15 @@ from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 class Chunk:
     """Escalated samples with their small answers, and what is wanted of the large model.
 
-    tau_large decides with `verify: due`; it may be NaN where `verify` is conflict or never.
+    tau_large decides with `verify: due`; it may be NaN where `verify` is conflict or never. Where another model has
+    answered stage 2, large has its answers, and stage 3 alone is wanted.
     """
 
     samples: list[Sample]
     small: list[SmallOutput]
     tau_large: float
     verify: Verify
+    large: list[LargeOutput] | None = None
 
     def due(self, small: list[SmallOutput], large: list[LargeOutput]) -> np.ndarray:
         """Which of some samples, by both models' answers to them, are asked about again, (N,) truths."""
@@ -31,7 +33,12 @@ class Chunk:
         """The same in two chunks."""
         middle = len(self.samples) // 2
         cuts = (slice(middle), slice(middle, None))
-        return [replace(self, samples=self.samples[cut], small=self.small[cut]) for cut in cuts]
+        return [self.part(range(len(self.samples))[cut]) for cut in cuts]
+
+    def part(self, at: Sequence[int]) -> "Chunk":
+        """The same of some of its samples, by their places."""
+        large = None if self.large is None else [self.large[i] for i in at]
+        return replace(self, samples=[self.samples[i] for i in at], small=[self.small[i] for i in at], large=large)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,10 @@ class ChunkAnswer:
     verify: list[LargeOutput]
 
 
+Answering = Callable[[list[Chunk]], list[ChunkAnswer]]
+"""What has chunks answered, one answer each."""
+
+
 def ask(
     samples: list[Sample],
     small: list[SmallOutput],
@@ -49,7 +60,7 @@ def ask(
     tau_large: float,
     verify: Verify,
     size: int,
-    answer: Callable[[list[Chunk]], list[ChunkAnswer]],
+    answer: Answering,
 ) -> ChunkAnswer:
     """Have the samples that are `due`, a mask (N,), answered in chunks of `size`; the others are not asked.
 
@@ -66,5 +77,31 @@ def ask(
 
 
 def answer_chunk(model: LargeModel, chunk: Chunk) -> ChunkAnswer:
-    """Stage 2 for the whole chunk, then stage 3 for the samples that `chunk.verify` selects."""
-    return ChunkAnswer(*model.answer_and_verify(chunk.samples, chunk.small, chunk.due))
+    """Stage 2 for the whole chunk, unless it has been answered, and stage 3 for the samples that are due for it."""
+    if chunk.large is None:
+        return ChunkAnswer(*model.answer_and_verify(chunk.samples, chunk.small, chunk.due))
+    verify = [NOT_ASKED] * len(chunk.large)
+    at = np.flatnonzero(chunk.due(chunk.small, chunk.large)).tolist()
+    again = chunk.part(at)
+    for i, output in zip(at, model.verify(again.samples, again.small, again.large or []), strict=True):
+        verify[i] = output
+    return ChunkAnswer(chunk.large, verify)
+
+
+def by_two(answer: Answering, verifier: Answering) -> Answering:
+    """Stage 2 by one model, and stage 3 by another, which is told of nothing but the samples that are due for it."""
+
+    def both(chunks: list[Chunk]) -> list[ChunkAnswer]:
+        first = answer([replace(chunk, verify="never") for chunk in chunks])
+        due = [np.flatnonzero(chunk.due(chunk.small, a.large)).tolist() for chunk, a in zip(chunks, first, strict=True)]
+        asked = [replace(chunk, large=a.large).part(at) for chunk, a, at in zip(chunks, first, due, strict=True) if at]
+        looks = iter(verifier(asked))
+        for a, at in zip(first, due, strict=True):
+            if not at:
+                continue
+            look = next(looks)
+            for i, told, looked in zip(at, look.large, look.verify, strict=True):
+                a.verify[i] = told if looked.status == NOT_ASKED.status else looked  # it failed, and told says why
+        return first
+
+    return both

@@ -101,7 +101,7 @@ def deploy(
 def reap() -> list[str]:
     """Remove the applications of runs whose drivers are gone; returns their names."""
     ours = [name for name in serve.status().applications if name.startswith(tally.PREFIX)]
-    orphans = [name for name in ours if not tally.alive(name.removeprefix(tally.PREFIX))]
+    orphans = [name for name in ours if not tally.alive(tally.run_of(name))]
     for name in orphans:
         remove(name)
     return orphans
