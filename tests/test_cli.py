@@ -145,3 +145,14 @@ def test_an_interrupted_command_promises_no_more_than_it_keeps(uacs, monkeypatch
     code, _, err = uacs(*command.split())
     assert code == 130
     assert ("takes it up where it stopped" in err) == resumed and "interrupted" in err
+
+
+def test_options_of_their_own_go_over_set_which_goes_over_the_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("mllm: {readout: trie, hints: both, batch_size: 3}\nmax_errors: 5\n")
+    none = dict(max_errors=None, log_json=None, readout=None, hints=None, verify_prefill=False)
+    first = cli._settings(file, ("mllm.batch_size=4",), **none)
+    assert (first.mllm.readout, first.mllm.hints, first.mllm.batch_size, first.max_errors) == ("trie", "both", 4, "5")
+    told = none | dict(readout="head", hints="words", verify_prefill=True)
+    second = cli._settings(file, ("mllm.readout=decode",), **told)
+    assert (second.mllm.readout, second.mllm.hints, second.mllm.verify_prefill) == ("head", "words", True)

@@ -13,7 +13,7 @@ from uacs.data.prepare import PrepareSettings, open_dataset
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
 from uacs.mllm import MllmSettings, build, prompts
-from uacs.records import ANSWERED
+from uacs.records import ANSWERED, SmallOutput
 
 SIZES = {"train": 160, "valid": 24, "test": 40}
 
@@ -63,6 +63,33 @@ def test_the_large_model_answers_through_serve_as_when_called_directly(made):
         if output.status in ANSWERED:
             assert row["y_large"] == pytest.approx(output.y, abs=1e-5)
             assert row["u_large"] == pytest.approx(output.u, abs=1e-5)
+
+
+def test_another_read_out_and_second_look_go_through_ray_as_when_called_directly(made, tmp_path):
+    out, _ = made
+    data = PreparedDataset(out / "data")
+    settings = EvaluationSettings(mllm=dict(demo.MLLM, readout="head"), chunk_size=16)
+    models = Models(data, "test", out / "ubm", str(out / "mllm"))
+    with pytest.raises(Refused, match="made with readout decode, this run has head"):
+        evaluate(models, Thresholds.load(out / "calibration" / "thresholds.json"), tmp_path / "refused", settings)
+    thresholds = Thresholds(tau_small=0.0, tau_large=0.0)
+    evaluate(models, thresholds, tmp_path / "run", settings, all_stages=True)
+    rows = {row["sample_id"]: row for row in Run.open(tmp_path / "run").table().to_pylist()}
+    samples = list(data.samples("test"))
+    model = build(str(out / "mllm"), settings.mllm, (-3.0, 3.0))
+    large = model.answer(samples)
+    twice = [k for k, s in enumerate(samples) if rows[s.sample_id]["verify_status"] != "not_asked"]
+    assert 0 < len(twice) < len(samples)
+    small = [SmallOutput(*(rows[samples[k].sample_id][n] for n in ("y_small", "u_small", "p_small"))) for k in twice]
+    looked = model.verify([samples[k] for k in twice], small, [large[k] for k in twice])
+    for sample, output in zip(samples, large, strict=True):
+        row = rows[sample.sample_id]
+        assert (row["y_large"], row["u_large"]) == pytest.approx((output.y, output.u), abs=1e-4)
+        assert dict(row["signals"])["p_negative"] == pytest.approx(output.signals["p_negative"], abs=1e-4)
+    for k, output in zip(twice, looked, strict=True):
+        row = rows[samples[k].sample_id]
+        assert (row["y_verify"], row["u_verify"]) == pytest.approx((output.y, output.u), abs=1e-4)
+        assert dict(row["signals"])["verify_p_negative"] == pytest.approx(output.signals["p_negative"], abs=1e-4)
 
 
 def test_a_second_call_finds_everything_done(made):

@@ -14,12 +14,14 @@ def test_what_changes_answers_changes_the_identity(untrained, tmp_path):
     (tmp_path / "bert").mkdir()
     config = tmp_path / "bert" / "config.json"
     seen = []
-    for chosen in ({}, {"aspect": "pad"}, {"load_in_4bit": True}, {"towers": Towers(gate=str(tmp_path / "bert"))}):
+    choices = [{}, {"readout": "trie"}, {"hints": "words"}, {"verify_prefill": True}, {"aspect": "pad"}]
+    choices += [{"load_in_4bit": True}, {"towers": Towers(gate=str(tmp_path / "bert"))}]
+    for chosen in choices:
         config.write_text("{}")
         seen.append(json.dumps(identity(str(untrained), MllmSettings(**chosen), "en"), sort_keys=True))
     config.write_text('{"hidden_size": 1}')
     seen.append(json.dumps(identity(str(untrained), MllmSettings(**chosen), "en"), sort_keys=True))
-    assert len(set(seen)) == 5
+    assert len(set(seen)) == len(choices) + 1
 
 
 def test_a_tower_of_the_hub_is_named_as_it_is(untrained):

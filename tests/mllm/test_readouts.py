@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -188,6 +189,24 @@ def test_a_read_out_leaves_the_context_as_it_was(folder, turns, readout):
     assert [(r.y, r.u) for r in first] == [(r.y, r.u) for r in second]
     assert context.cache.get_seq_length() == length == context.mask.shape[1]
     assert torch.equal(context.logits(), logits)
+
+
+@pytest.mark.parametrize("readout", ["trie", "head"])
+def test_half_precision_is_read_too(folder, samples, readout):
+    whole, half = (of(folder, readout=readout, dtype=dtype).answer(samples[:12]) for dtype in ("float32", "bfloat16"))
+    assert {o.status for o in half} <= {"ok", "clipped"}
+    assert np.median([abs(a.y - b.y) for a, b in zip(whole, half, strict=True)]) < 0.1
+    assert np.median([abs(a.u - b.u) for a, b in zip(whole, half, strict=True)]) < 0.1
+
+
+def test_a_decoder_whose_attention_slides_is_not_read_by_trie(trained_of, tmp_path):
+    folder = shutil.copytree(trained_of("videollama2"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    sliding = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}
+    (folder / "config.json").write_text(json.dumps(config | sliding))
+    with pytest.raises(BadInput, match="slides over 64 positions, and a trie sees all; use decode or head"):
+        of(folder, readout="trie")
+    assert of(folder).readout == "decode"
 
 
 # the head

@@ -202,6 +202,11 @@ class LargePredictor:
             states = self.vocabulary.weight.shape[-1]
             return FromHead(head.load(spec, states, self.score_range, self.model.device), self.score_range)
         if self.readout == "trie":
+            config = self.decoder.config
+            if (window := getattr(config, "sliding_window", None)) and window < config.max_position_embeddings:
+                raise BadInput(
+                    f"{spec}: attention that slides over {window} positions, and a trie sees all; use decode or head"
+                )
             return OverTrie(self.inputs.answer_ids, self.ends, self.score_range, self.model.device)
         return Decode(self._text, self.ends, self.settings.max_new_tokens, self.score_range)
 
