@@ -5,14 +5,13 @@
 
 In one process, without Ray, on one thread: both models answer the splits valid and test, the second look wherever they
 conflict; thresholds by Eq. 19, λ 0.5. Read-outs take turns, chunk by chunk, so that the machine's moods are shared;
-milliseconds are those of reading clips and prompts and answering, the median chunk's. AUROC: how well the uncertainty
+milliseconds are those of decoding clips, reading and answering in stage 2, the median chunk's. AUROC: how well u
 tells answers of wrong polarity from others. `head, joint` is another model: trained for its head too. In brackets 95 %
 intervals of 2000 resamples, of the difference to decode where there is one. Prints Markdown.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +82,8 @@ def answered(data: PreparedDataset, split: str, small, models: dict) -> tuple[di
     for start in range(0, len(samples), CHUNK):
         some, theirs = samples[start : start + CHUNK], said[start : start + CHUNK]
         for name, model in models.items():
-            started = time.perf_counter()
-            model.answer(some)
-            seconds[name].append(1000 * (time.perf_counter() - started) / len(some))
             answer = answer_chunk(model, Chunk(some, theirs, float("nan"), "conflict"))
+            seconds[name].append(1000 * float(np.mean([output.seconds for output in answer.large])))
             parts[name].append(outcomes.build(some, theirs, answer.large, answer.verify))
     tables = {name: pa.concat_tables(found) for name, found in parts.items()}
     return tables, {name: float(np.median(times)) for name, times in seconds.items()}

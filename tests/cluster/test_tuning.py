@@ -121,6 +121,16 @@ def test_a_run_that_asked_about_some_is_no_ground_to_search_on(uacs, runs, tmp_p
     assert code == 1 and str(unsure) in err and "were never asked of the large model" in err
 
 
+def test_a_test_run_whose_second_look_was_asked_otherwise_is_refused(uacs, runs, tmp_path):
+    shutil.copytree(runs / "whole", tmp_path / "words")
+    manifest = json.loads((tmp_path / "words" / "manifest.json").read_text())
+    manifest["identity"]["hints"] = "words"
+    (tmp_path / "words" / "manifest.json").write_text(json.dumps(manifest))
+    words = ["tune", "thresholds", runs / "calibration", "--test", tmp_path / "words", "--out", tmp_path / "tuned"]
+    code, _, err = uacs(*words)
+    assert code == 1 and "stage 3 was asked otherwise than in the calibration (hints)" in err
+
+
 def test_thresholds_are_not_chosen_on_a_test_run_unasked(uacs, runs, tmp_path):
     code, _, err = uacs("tune", "thresholds", runs / "whole", "--out", tmp_path / "out")
     assert code == 1 and "other runs only test them" in err

@@ -254,3 +254,5 @@ def test_what_papers_leave_open_is_told(native):
         r"positions of a sample: text alone \d+, text and pictures \d+, text, pictures and sound \d+", told
     )
     assert "KiB a position" in told
+    assert "read-outs: decode, trie (61 scores over 79 tokens), head; this is decode" in told
+    assert "a batch: 16 of the longest in 4 GiB beside the weights" in told

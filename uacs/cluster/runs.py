@@ -198,6 +198,8 @@ def refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
 
 
 ASKING = ("readout", "prompts", "frames", "max_new_tokens", "dtype")
+SECOND_LOOK = ("hints", "verify_prefill", "verifier")
+"""What of a run's identity, where it is there, stage 3's answers depend on besides; thresholds do not."""
 
 
 def asking(identity: dict) -> str:

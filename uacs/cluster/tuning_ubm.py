@@ -22,7 +22,7 @@ from uacs.cascade.recording import Recording
 from uacs.cascade.rules import RuleSettings
 from uacs.cascade.thresholds import Thresholds, explained
 from uacs.cluster.choices import Choice, Grounds, weighed
-from uacs.cluster.runs import Run, asking
+from uacs.cluster.runs import SECOND_LOOK, Run, asking
 from uacs.cluster.search_ubm import SEARCHED, Found, SearchSettings, search
 from uacs.cluster.trials import Heard
 from uacs.cluster.tuning import refuse_other_metric, told_of
@@ -58,7 +58,8 @@ def tune_ubm(
         _refuse_other_samples(dataset, run)
     started = time.perf_counter()
     made = given.calibration.manifest["identity"]
-    asked = {name: made[name] for name in ("data", "mllm", "readout")} | {"asking": asking(made)}
+    asked = {name: made[name] for name in ("data", "mllm", "readout", *SECOND_LOOK) if name in made}
+    asked["asking"] = asking(made)
     table = given.calibration.table()
     found = search(dataset, text_encoder, base, table, asked, out, settings, objective, given.prices, told)
     around = _around(found.ubm, dataset, given)

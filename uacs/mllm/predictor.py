@@ -97,48 +97,46 @@ class LargePredictor:
         Stage 3 goes on from what stage 2 has read, unless `verify_prefill` has it read everything anew.
         """
         large, looked = [NOT_ASKED] * len(samples), [NOT_ASKED] * len(samples)
-        again = self.settings.verify_prefill
-        for first in self._looks(samples, lambda i: self._question(samples[i]), large, keep_encoded=again):
-            at = [row.place for row in first.rows]
-            chosen = np.flatnonzero(due([small[i] for i in at], [large[i] for i in at])).tolist()
+
+        def both(rows: list[_Row]) -> None:
+            first = self._look(rows, samples, large, keep_encoded=self.settings.verify_prefill)
+            at = [row.place for row in rows]
             turns: dict[int, _Row] = {}
-            for k in chosen:
-                i, media = at[k], first.rows[k].turn.media
+            for k in np.flatnonzero(due([small[i] for i in at], [large[i] for i in at])).tolist():
+                i, media = at[k], rows[k].turn.media
                 try:
                     prompt = self._second_question(samples[i], small[i], large[i])
                     turns[k] = _Row(i, self.inputs.encode(samples[i], media, prompt), 0.0)
                 except BadInput as error:
                     looked[i] = LargeOutput(status="unavailable", error=str(error))
             if turns:
-                with _clock() as clock:
+                with _Clock() as clock:
                     readings = self.reads.read(self._second_context(first, turns))
                 _write(looked, samples, list(turns.values()), readings, clock.seconds)
+
+        for rows in self._batches(samples, lambda i: self._question(samples[i]), large):
+            both(rows)  # whose keys and values are gone when the next batch is read
         return large, looked
 
     @torch.inference_mode()
     def _ask(self, samples: list[Sample], prompt: Callable[[int], Prompt]) -> list[LargeOutput]:
         """One output a sample, in order."""
         outputs = [NOT_ASKED] * len(samples)
-        for _ in self._looks(samples, prompt, outputs):
-            pass
+        for rows in self._batches(samples, prompt, outputs):
+            self._look(rows, samples, outputs)
         return outputs
 
-    def _looks(
-        self,
-        samples: list[Sample],
-        prompt: Callable[[int], Prompt],
-        outputs: list[LargeOutput],
-        keep_encoded: bool = False,
-    ) -> Iterator[_Look]:
-        """Read and answer batch after batch into `outputs`; what was read of each is there until the next."""
-        for rows in self._batches(samples, prompt, outputs):
-            with _clock() as clock:
-                batch = moved(self.inputs.collate([row.turn for row in rows]), self.model.device)
-                encoded = self.family.of_towers(self.model, batch) if keep_encoded else None
-                context = self._context(batch, encoded)
-                readings = self.reads.read(context)
-            _write(outputs, samples, rows, readings, clock.seconds)
-            yield _Look(rows, context, encoded)
+    def _look(
+        self, rows: list[_Row], samples: list[Sample], outputs: list[LargeOutput], keep_encoded: bool = False
+    ) -> _Look:
+        """Read a batch and write its answers into `outputs`."""
+        with _Clock() as clock:
+            batch = moved(self.inputs.collate([row.turn for row in rows]), self.model.device)
+            encoded = self.family.of_towers(self.model, batch) if keep_encoded else None
+            context = self._context(batch, encoded)
+            readings = self.reads.read(context)
+        _write(outputs, samples, rows, readings, clock.seconds)
+        return _Look(rows, context, encoded)
 
     def _batches(
         self, samples: list[Sample], prompt: Callable[[int], Prompt], outputs: list[LargeOutput]
@@ -147,7 +145,7 @@ class LargePredictor:
         rows: list[_Row] = []
         held, most = 0, self.settings.batch_gib * GIB
         for i, sample in enumerate(samples):
-            with _clock() as clock:
+            with _Clock() as clock:
                 try:
                     asked = prompt(i)
                     turn = self.inputs.encode(sample, self.inputs.media(sample), asked)
@@ -214,12 +212,12 @@ class LargePredictor:
         return self.inputs.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-class _clock:
+class _Clock:
     """Seconds that a block took."""
 
     seconds = 0.0
 
-    def __enter__(self) -> "_clock":
+    def __enter__(self) -> "_Clock":
         self.started = time.perf_counter()
         return self
 
