@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2Config
@@ -47,4 +52,42 @@ def test_a_position_of_the_published_decoder_is_56_kib():
     )
     held, read = position_bytes(qwen2_7b, item=2)
     assert held == 56 * 1024  # 2 x 28 layers x 4 heads x 128 x 2 bytes
-    assert read == (4 * 3584 + 3 * 18944) * 2
+    assert read == (8 * 3584 + 4 * 18944) * 2
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from uacs.mllm.batches import position_bytes
+from uacs.mllm.context import Context
+
+def resident(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+rows, length, padding = map(int, sys.argv[1:])
+config = Qwen2Config(
+    vocab_size=500, hidden_size=512, intermediate_size=2048, num_hidden_layers=4, num_attention_heads=8,
+    num_key_value_heads=2,
+)
+torch.set_num_threads(1)
+model = Qwen2ForCausalLM(config).eval()
+mask = torch.ones(rows, length, dtype=torch.long)
+mask[0, :padding] = 0
+embeds = torch.randn(rows, length, 512)
+inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = resident("VmRSS")
+with torch.inference_mode():
+    Context.of(model.model, model.lm_head, inputs)
+print((resident("VmHWM") - before) / (rows * length * sum(position_bytes(config, 4))))
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("rows", "padding"), [(1, 0), (6, 0), (6, 5)])
+def test_reading_takes_no_more_memory_than_was_reckoned_with(rows, padding):
+    words = [sys.executable, "-c", MEASURED, str(rows), "1500", str(padding)]
+    share = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert 0.3 < share < 1.2
