@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,6 +85,10 @@ class MllmSettings(BaseModel):
     threads: int = Field(1, ge=1, description="torch threads on CPU")
 
 
+Due: TypeAlias = Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray]
+"""Of both models' answers to some samples, which of the samples stage 3 is asked about, (N,) truths."""
+
+
 class LargeModel(Protocol):
     """What stages 2 and 3 ask of a model: one output per sample, in order, whatever the batch around it.
 
@@ -101,12 +105,9 @@ class LargeModel(Protocol):
         """Stage 3 (Eq. 16): a second look with both models' answers in the prompt."""
 
     def answer_and_verify(
-        self,
-        samples: list[Sample],
-        small: list[SmallOutput],
-        due: Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray],
+        self, samples: list[Sample], small: list[SmallOutput], due: Due
     ) -> tuple[list[LargeOutput], list[LargeOutput]]:
-        """Stage 2, and stage 3 for those that `due` picks, (N,) truths of some samples' answers by both models."""
+        """Stage 2, and stage 3 for the samples that are due for it; the others are not asked again."""
 
 
 def build(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str = "en") -> LargeModel:

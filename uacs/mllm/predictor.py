@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from uacs.errors import BadInput
-from uacs.mllm import MllmSettings, batches, family, head, load
+from uacs.mllm import Due, MllmSettings, batches, family, head, load
 from uacs.mllm.context import Context, shared
 from uacs.mllm.prompts import Prompt, question, second_question
 from uacs.mllm.reading import Reading
@@ -24,9 +24,6 @@ from uacs.records import ANSWERED, NOT_ASKED, LargeOutput, Sample, SmallOutput, 
 BATCHES_AHEAD = 4  # as many batches' clips are in memory at a time, as far as the budget takes them
 READ_ON = 192  # positions behind a prompt that memory is kept for: hints, and a trie or an answer
 GIB = 2**30
-
-Due = Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray]
-"""Of both models' answers to some samples, which of the samples stage 3 is asked about, (N,) truths."""
 
 
 class Turn(Protocol):

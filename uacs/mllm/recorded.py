@@ -1,7 +1,6 @@
 """Answers taken elsewhere, as a large model: so a cascade over any closed model can be evaluated and tuned."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uacs.errors import BadInput
+from uacs.mllm import Due
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 REQUIRED = ("sample_id", "y_large", "u_large")
@@ -43,10 +43,7 @@ class RecordedAnswers:
         return [replace(output, error=None) for output in outputs]
 
     def answer_and_verify(
-        self,
-        samples: list[Sample],
-        small: list[SmallOutput],
-        due: Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray],
+        self, samples: list[Sample], small: list[SmallOutput], due: Due
     ) -> tuple[list[LargeOutput], list[LargeOutput]]:
         """Both, the second for the samples that are due by the first; the others are not asked."""
         large = self.answer(samples)
