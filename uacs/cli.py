@@ -220,7 +220,7 @@ def calibrate(data, ubm, mllm, verifier, out, split, lambda_, beta, **told) -> N
     from uacs.console import cascade
     from uacs.data import places
 
-    settings = _settings(**told)
+    settings = _settings((mllm, verifier), **told)
     models = _models(data, split, ubm, mllm, verifier, out)
     with cascade("calibrating") as progress:
         thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
@@ -256,7 +256,7 @@ def evaluate(data, ubm, mllm, verifier, out, thresholds, split, all_stages, lamb
     from uacs.data import places
     from uacs.report.text import metrics_text
 
-    settings = _settings(**told)
+    settings = _settings((mllm, verifier), **told)
     if thresholds and (lambda_, beta) != (None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --lambda and --beta away")
     given = read_thresholds(thresholds) if thresholds else None
@@ -385,6 +385,7 @@ def doctor(data, dataset, like, ubm, mllm, config, overrides) -> None:
 
 
 def _settings(
+    large: tuple[str | None, ...],
     config: Path | None,
     overrides: tuple[str, ...],
     max_errors: str | None,
@@ -393,19 +394,24 @@ def _settings(
     hints: str | None,
     verify_prefill: bool,
 ):
-    """The run's settings; an option of its own goes over --set, which goes over the file."""
+    """The run's settings; an option of its own goes over --set, which goes over the file. large are its SPECs."""
     from uacs import console
     from uacs.config import evaluation_settings
 
     if log_json:
         console.log_json(log_json)
-    named = {
-        "max_errors": max_errors,
-        "mllm.readout": readout,
-        "mllm.hints": hints,
-        "mllm.verify_prefill": verify_prefill or None,
-    }
+    asked = {"readout": readout, "hints": hints, "verify_prefill": verify_prefill}
+    if (idle := [name for name, value in asked.items() if value]) and not any(map(_is_asked, large)):
+        raise WrongUse(f"--{idle[0].replace('_', '-')}: recorded answers are as they were taken; leave it away")
+    named = {"max_errors": max_errors} | {f"mllm.{name}": value for name, value in asked.items()}
     return evaluation_settings(config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value))
+
+
+def _is_asked(spec: str | None) -> bool:
+    """Whether a SPEC is of a model that is asked, rather than of answers that it gave."""
+    from uacs.mllm import RECORDED
+
+    return spec is not None and not spec.startswith(RECORDED)
 
 
 def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, out):

@@ -107,3 +107,37 @@ def test_the_tiny_tokenizer_keeps_each_chinese_phrase_whole_and_spells_any_chine
     prompt = second_question(texts[0], (-1.0, 1.0), "zh", **HINTS)
     tokens = [tokenizer.decode([i]) for i in tokenizer.encode(prompt.after + prompt.hints, add_special_tokens=False)]
     assert [t for t in tokens if t not in fixed] == list("+1.20.91-0.40.51")  # digits, signs and points stand alone
+
+
+@pytest.mark.parametrize(
+    ("language", "style", "told"),
+    [
+        ("en", "words", ["positive, guessing", "neutral, fairly sure"]),
+        ("en", "both", ["+1.2 (slightly positive)", "-0.1 (neutral) with uncertainty 0.20 (fairly sure)"]),
+        ("zh", "words", ["积极，近乎猜测", "中性，比较有把握"]),
+        ("zh", "both", ["-0.1（中性），不确定度为0.20（比较有把握）"]),
+    ],
+)
+def test_hints_may_be_in_words(language, style, told):
+    numbers = dict(y_small=1.24, u_small=1.0, y_large=-0.1, u_large=0.2)
+    prompt = second_question("so so", RANGE, language, **numbers, hints=style)
+    assert all(part in prompt.hints for part in told)
+    assert (("nats" in prompt.hints), bool(re.search(r"\d", prompt.hints))) == ((style == "both",) * 2)
+
+
+@in_each_language
+def test_every_score_and_doubt_has_its_word(language):
+    words = WORDINGS[language]
+    seven = [prompts.feeling(y, RANGE, words) for y in (-3, -2, -1, 0, 1, 2, 3)]
+    assert seven == list(words.feelings) and len(set(seven)) == 7
+    thirds = [prompts.feeling(y, (-1.0, 1.0), words) for y in (-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1)]
+    assert thirds == seven
+    assert [prompts.doubt(u, words) for u in (0.0, 0.3, 0.7, 4.0)] == list(words.doubts)
+
+
+@in_each_language
+@pytest.mark.parametrize("style", ["numbers", "words", "both"])
+def test_a_tokenizers_phrases_hold_no_word_that_a_transcript_may_have(language, style):
+    fixed = phrases(RANGE, language, style)
+    assert all(len(phrase) > 4 or phrase in WORDINGS[language].transcript for phrase in fixed)
+    assert not set(fixed) & {*WORDINGS[language].feelings, *WORDINGS[language].doubts}

@@ -150,3 +150,16 @@ def test_the_default_tiny_thinker_has_under_a_million_weights_and_whole_prompts(
     assert 0.7e6 < sum(p.numel() for p in model.model.parameters()) < 1e6
     turn = model.inputs.encode(Sample("x"), omni_inputs.Media(), prompts.question("so so", RANGE))
     assert len(turn.ids) < 20
+
+
+def test_the_second_look_is_trained_in_the_style_that_it_will_be_asked_in(untrained, samples, tmp_path, monkeypatch):
+    seen, second_question = set(), prompts.second_question
+
+    def watched(*args, **kwargs):
+        seen.add(kwargs["hints"])
+        return second_question(*args, **kwargs)
+
+    monkeypatch.setattr(prompts, "second_question", watched)
+    settings = TrainingSettings(epochs=1, batch_size=8, hinted=1.0, hints="words", warmup_steps=1, threads=1)
+    train(untrained, samples[:8], tmp_path, settings, RANGE)
+    assert seen == {"words"}
