@@ -4,7 +4,7 @@
     serve deploy config.yaml         import_path: serve_app:build_app, args: {mllm: /models/omni, like: mosi}
 
 A run asks it if model, read-out, prompts, range and language are the run's own, and leaves it as it is. Its name
-is yours, but for `uacs-run-` as its beginning. It answers to Ray alone: there is no HTTP here yet.
+is yours, but for `uacs-run-` or `uacs-verifier-` as its beginning. It answers to Ray alone: there is no HTTP here yet.
 """
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -150,7 +150,7 @@ def test_an_interrupted_command_promises_no_more_than_it_keeps(uacs, monkeypatch
 def test_options_of_their_own_go_over_set_which_goes_over_the_file(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("mllm: {readout: trie, hints: both, batch_size: 3}\nmax_errors: 5\n")
-    none = dict(max_errors=None, log_json=None, readout=None, hints=None, verify_prefill=False)
+    none = dict(max_errors=None, log_json=None, readout=None, hints=None, verify_prefill=None)
     first = cli._settings(("m", None), file, ("mllm.batch_size=4",), **none)
     assert (first.mllm.readout, first.mllm.hints, first.mllm.batch_size, first.max_errors) == ("trie", "both", 4, "5")
     told = none | dict(readout="head", hints="words", verify_prefill=True)
@@ -163,4 +163,4 @@ def test_an_option_that_recorded_answers_cannot_follow_is_refused(uacs, dataset,
     words = [dataset.folder, "--ubm", ubm, "--mllm", f"recorded:{recorded}", "--out", tmp_path / "run", *option]
     code, _, err = uacs("evaluate", *words)
     assert code == 2 and f"{option[0]}: recorded answers are as they were taken; leave it away" in err
-    assert cli._settings(("recorded:x", "m"), None, (), None, None, "trie", None, False).mllm.readout == "trie"
+    assert cli._settings(("recorded:x", "m"), None, (), None, None, "trie", None, None).mllm.readout == "trie"

@@ -96,7 +96,11 @@ def _run_options(function):
         ),
         click.option("--log-json", type=FOLDER, help="Log the run as JSON lines to this file, or to stderr: -"),
         click.option("--max-errors", help="Samples that may be errors before the run stops, as 10 or 0.5%; 1%."),
-        click.option("--verify-prefill", is_flag=True, help="Stage 3 reads clip and question anew, as in the paper."),
+        click.option(
+            "--verify-prefill/--no-verify-prefill",
+            default=None,
+            help="Stage 3 reads clip and question anew, as in the paper.",
+        ),
         click.option("--hints", type=click.Choice(HINTS), help="How stage 3 is told both answers; numbers."),
         click.option("--readout", type=click.Choice(READOUTS), help="How the large model's answer is read; decode."),
         click.option("--config", type=FOLDER, help="Settings of the run as YAML; --set goes over it."),
@@ -392,7 +396,7 @@ def _settings(
     log_json: Path | None,
     readout: str | None,
     hints: str | None,
-    verify_prefill: bool,
+    verify_prefill: bool | None,
 ):
     """The run's settings; an option of its own goes over --set, which goes over the file. large are its SPECs."""
     from uacs import console
@@ -401,10 +405,12 @@ def _settings(
     if log_json:
         console.log_json(log_json)
     asked = {"readout": readout, "hints": hints, "verify_prefill": verify_prefill}
-    if (idle := [name for name, value in asked.items() if value]) and not any(map(_is_asked, large)):
+    if (idle := [name for name, value in asked.items() if value is not None]) and not any(map(_is_asked, large)):
         raise WrongUse(f"--{idle[0].replace('_', '-')}: recorded answers are as they were taken; leave it away")
     named = {"max_errors": max_errors} | {f"mllm.{name}": value for name, value in asked.items()}
-    return evaluation_settings(config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value))
+    return evaluation_settings(
+        config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value is not None)
+    )
 
 
 def _is_asked(spec: str | None) -> bool:

@@ -1,6 +1,8 @@
 """What a user's YAML or `--set` may say of a run: the rooms' settings in one, checked once, at the door."""
 
 from pathlib import Path
+from types import NoneType
+from typing import get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,6 +19,7 @@ class EvaluationSettings(BaseModel):
 
     resources: Resources = Resources()
     mllm: MllmSettings = MllmSettings()
+    verifier: MllmSettings | None = Field(None, description="the verifier's, where they are not the large model's")
     batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
     chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
     threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
@@ -33,6 +36,11 @@ class EvaluationSettings(BaseModel):
         if not (0 <= allowed <= 100 if text.endswith("%") else allowed >= 0 and allowed.is_integer()):
             raise ValueError("a number of samples, as 10, or a share of them, as 0.5%")
         return text
+
+    @property
+    def of_verifier(self) -> MllmSettings:
+        """How a verifier of its own answers."""
+        return self.verifier or self.mllm
 
     def errors_allowed(self, samples: int) -> int:
         """How many of so many samples may be errors.
@@ -75,7 +83,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every setting by its dotted name."""
     keys = []
     for name, field in model.model_fields.items():
-        inner = field.annotation
+        inner = next((kind for kind in get_args(field.annotation) if kind is not NoneType), field.annotation)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             keys += _keys(inner, f"{prefix}{name}.")
         else:

@@ -51,7 +51,6 @@ model, and costs much where the machine is busy, since torch's threads wait for 
 
 MLLM = dict(frames=2, batch_size=32)
 
-
 TINY = {
     "qwen2_5_omni": "uacs.mllm.tiny_omni:create",
     "humanomni": "uacs.mllm.tiny_native:create_humanomni",

@@ -81,7 +81,8 @@ def answered(data: PreparedDataset, split: str, small, models: dict) -> tuple[di
     parts, seconds = {name: [] for name in models}, {name: [] for name in models}
     for start in range(0, len(samples), CHUNK):
         some, theirs = samples[start : start + CHUNK], said[start : start + CHUNK]
-        for name, model in models.items():
+        turn = start // CHUNK % len(models)  # nobody always decodes a clip first
+        for name, model in [*models.items()][turn:] + [*models.items()][:turn]:
             answer = answer_chunk(model, Chunk(some, theirs, float("nan"), "conflict"))
             seconds[name].append(1000 * float(np.mean([output.seconds for output in answer.large])))
             parts[name].append(outcomes.build(some, theirs, answer.large, answer.verify))

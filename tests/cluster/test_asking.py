@@ -192,7 +192,7 @@ def test_a_sample_that_the_verifier_fails_over_keeps_its_stage_2_answer_and_says
     (answer,) = by_two(Asking(Handle(None)).answers, verifier.answers)([differing(6)])
     assert [o.status for o in answer.large] == ["ok"] * 6
     assert [o.status for o in answer.verify] == ["not_asked", "ok", "not_asked", "unavailable", "not_asked", "ok"]
-    assert "sample '3': the large model failed" in answer.verify[3].error
+    assert "sample '3': the verifier failed" in answer.verify[3].error
 
 
 def test_nobody_is_verified_where_nobody_is_to_be():

@@ -73,7 +73,7 @@ def test_the_application_is_told_what_there_is(recorded, tmp_path):
 def test_only_what_has_no_driver_is_reaped(recorded):
     kept, orphan, theirs = tally.name_of("kept"), tally.name_of("orphan"), "somebody-elses"
     counter = tally.take("kept", 10, Counts(), 2)
-    verifier = kept + tally.VERIFIER
+    verifier = tally.verifier_of("kept")
     for app in (kept, verifier, orphan, theirs):
         bring_up(app, recorded)
     assert reap() == [orphan]

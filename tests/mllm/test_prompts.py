@@ -130,6 +130,8 @@ def test_every_score_and_doubt_has_its_word(language):
     words = WORDINGS[language]
     seven = [prompts.feeling(y, RANGE, words) for y in (-3, -2, -1, 0, 1, 2, 3)]
     assert seven == list(words.feelings) and len(set(seven)) == 7
+    for tenth in range(-30, 31):  # Acc7 rounds as numpy does, halves to even
+        assert prompts.feeling(tenth / 10, RANGE, words) == words.feelings[3 + int(np.round(tenth / 10))]
     thirds = [prompts.feeling(y, (-1.0, 1.0), words) for y in (-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1)]
     assert thirds == seven
     assert [prompts.doubt(u, words) for u in (0.0, 0.3, 0.7, 4.0)] == list(words.doubts)
@@ -141,3 +143,14 @@ def test_a_tokenizers_phrases_hold_no_word_that_a_transcript_may_have(language, 
     fixed = phrases(RANGE, language, style)
     assert all(len(phrase) > 4 or phrase in WORDINGS[language].transcript for phrase in fixed)
     assert not set(fixed) & {*WORDINGS[language].feelings, *WORDINGS[language].doubts}
+
+
+def test_the_version_is_of_the_words_that_are_asked_alone(monkeypatch):
+    # as it was when there were hints in numbers alone: runs made then go on
+    assert (version("en"), version("zh")) == ("c123a2c7d72d", version("zh", "numbers"))
+    assert len({version("en", style) for style in ("numbers", "words", "both")}) == 3
+    before = [version("en", style) for style in ("numbers", "words")]
+    other = replace(WORDINGS["en"], feelings=("a", "b", "c", "d", "e", "f", "g"))
+    monkeypatch.setitem(WORDINGS, "en", other)
+    after = [version("en", style) for style in ("numbers", "words")]
+    assert after[0] == before[0] and after[1] != before[1]

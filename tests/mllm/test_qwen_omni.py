@@ -181,7 +181,7 @@ def test_the_shortest_sound_still_makes_a_token(model):
     row = model.inputs.encode(Sample("x"), media, question(None, RANGE))
     assert row.ids.count(model.model.config.audio_token_id) == 1
     with torch.inference_mode():
-        context = Context.of(model.decoder, model.vocabulary, embedded(model.model, model.inputs.collate([row])))
+        context = Context(model.decoder, model.vocabulary, embedded(model.model, model.inputs.collate([row])))
         assert model.reads.read(context)[0].status in ("ok", "clipped")
 
 

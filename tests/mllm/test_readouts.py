@@ -48,7 +48,7 @@ def turns(model, samples):
 
 def context_of(model, turns):
     batch = moved(model.inputs.collate(turns), model.model.device)
-    return Context.of(model.decoder, model.vocabulary, model.family.embedded(model.model, batch))
+    return Context(model.decoder, model.vocabulary, model.family.embedded(model.model, batch))
 
 
 def brute_force(model, turn):
@@ -203,7 +203,7 @@ def test_a_decoder_whose_attention_slides_is_not_read_by_trie(trained_of, tmp_pa
     config = json.loads((folder / "config.json").read_text())
     sliding = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}
     (folder / "config.json").write_text(json.dumps(config | sliding))
-    with pytest.raises(BadInput, match="slides over 64 positions, and a trie sees all; use decode or head"):
+    with pytest.raises(BadInput, match="its attention slides, and a trie would see all; read it by decode or head"):
         of(folder, readout="trie")
     assert of(folder).readout == "decode"
 

@@ -53,6 +53,7 @@ class Thresholds(BaseModel):
     dataset: str | None = None
     split: str | None = None
     fingerprint: str | None = None
+    second_look: str | None = None
     warnings: list[str] = []
 
     def text(self) -> str:

@@ -66,8 +66,12 @@ class Asking:
     def _halved(self, chunk: Chunk, error: Exception) -> ChunkAnswer:
         if len(chunk.samples) == 1:
             last = str(error).strip().splitlines()[-1]
-            said = f"sample '{chunk.samples[0].sample_id}': the large model failed ({last})"
-            return self._heard(ChunkAnswer([LargeOutput(status="unavailable", error=said)], [NOT_ASKED]))
+            who = "large model" if chunk.large is None else "verifier"
+            said = f"sample '{chunk.samples[0].sample_id}': the {who} failed ({last})"
+            failed = [LargeOutput(status="unavailable", error=said)]
+            return self._heard(
+                ChunkAnswer(failed, [NOT_ASKED]) if chunk.large is None else ChunkAnswer(chunk.large, failed)
+            )
         first, second = self.answers(chunk.halves())
         return ChunkAnswer(first.large + second.large, first.verify + second.verify)
 

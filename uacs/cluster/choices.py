@@ -13,7 +13,7 @@ from uacs.cascade.prices import Prices, prices
 from uacs.cascade.recording import Recording
 from uacs.cascade.rules import RuleSettings
 from uacs.cascade.thresholds import Thresholds
-from uacs.cluster.runs import SECOND_LOOK, Run, exists, read_thresholds, refuse_other_models
+from uacs.cluster.runs import Run, exists, read_thresholds, refuse_other_models, second_look
 from uacs.cluster.search_thresholds import Points, ThresholdSearch
 from uacs.data.places import Place
 from uacs.errors import BadInput, Refused, WrongUse
@@ -151,10 +151,8 @@ def _tested(calibration: Run, place: Place | None) -> Run | None:
     if (ours["split"], ours["data"]) == (theirs["split"], theirs["data"]):
         raise Refused(f"{place}: the samples that thresholds are chosen by; test on a run over another split")
     refuse_other_models(read_thresholds(calibration.place("thresholds.json")), theirs)
-    if other := [name for name in SECOND_LOOK if ours.get(name) != theirs.get(name)]:
-        raise Refused(
-            f"{place}: stage 3 was asked otherwise than in the calibration ({', '.join(other)}); ask it alike"
-        )
+    if second_look(ours) != second_look(theirs):
+        raise Refused(f"{place}: stage 3 was asked otherwise than in the calibration; test on a run that asks it alike")
     return run
 
 

@@ -72,6 +72,8 @@ def estimate(
     plan = settings.resources
     second = twice * each[2]
     here, there = (0.0, left * second / plan.verifiers[1]) if models.verifier else (second, None)
+    if there and calibration and not calibration.manifest["identity"].get("verifier"):
+        there = math.nan  # it read on from stage 2, which a verifier cannot
     return Estimate(
         samples=samples,
         written=written,

@@ -153,7 +153,9 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
         "ubm": fingerprints.of_folder(models.ubm),
         "estimator": config.estimator,
         **mllm.identity(models.mllm, settings.mllm, info.language),
-        **({"verifier": mllm.identity(models.verifier, settings.mllm, info.language)} if models.verifier else {}),
+        **(
+            {"verifier": mllm.identity(models.verifier, settings.of_verifier, info.language)} if models.verifier else {}
+        ),
     }
 
 
@@ -211,20 +213,18 @@ def _workers(
     start_serve()
     counter = tally.take(run.run_id, total, earlier, plan.pool[1] + plan.parts_in_flight)
     reap()
-    app = tally.name_of(run.run_id)
-    wanted = {app: (models.mllm, plan)}
-    if models.verifier:
-        wanted[app + tally.VERIFIER] = (models.verifier, plan.of_verifier())
+    about = info.score_range, info.language
+    names = [tally.name_of(run.run_id), tally.verifier_of(run.run_id)]
     try:
-        apps = [
-            deploy(name, spec, settings.mllm, info.score_range, info.language, its)
-            for name, (spec, its) in wanted.items()
-        ]
+        apps = [deploy(names[0], models.mllm, settings.mllm, *about, plan)]
+        if models.verifier:
+            own = settings.of_verifier, *about, plan.of_verifier()
+            apps.append(deploy(names[1], models.verifier, *own, taken=(apps[0],)))
         yield _work(run, models, ask, apps, counter, settings)
     finally:
         ray.kill(counter)
         if not ours:
-            for name in wanted.keys() & serve.status().applications.keys():
+            for name in serve.status().applications.keys() & names:
                 remove(name)
 
 

@@ -46,14 +46,19 @@ class Resources(BaseModel):
     replicas: PoolSize = Field((1, 1), description="replicas that hold the large model: a number, or FEWEST-MOST")
     replica_gpus: float = Field(0, ge=0, description="GPU share of each replica")
     verifiers: PoolSize = Field((1, 1), description="replicas that hold the verifier, where there is one of its own")
-    verifier_gpus: float = Field(0, ge=0, description="GPU share of each of these")
+    verifier_gpus: float | None = Field(None, ge=0, description="GPU share of each of these; as replica_gpus")
     parts_in_flight: int = Field(2, ge=1, description="parts whose unsure samples wait for the large model at once")
     actor_cpus: float = Field(0.5, gt=0, description="logical CPUs that any of these reserves")
     autoscaling: bool = Field(False, description="the cluster adds nodes: a plan that does not fit yet waits for them")
 
     def of_verifier(self) -> "Resources":
         """The plan as it is for the large model, for the verifier."""
-        return self.model_copy(update={"replicas": self.verifiers, "replica_gpus": self.verifier_gpus})
+        return self.model_copy(update={"replicas": self.verifiers, "replica_gpus": self.verifier_share})
+
+    @property
+    def verifier_share(self) -> float:
+        """GPU share of each of the verifier's replicas."""
+        return self.replica_gpus if self.verifier_gpus is None else self.verifier_gpus
 
 
 def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu", verifier: bool = False) -> None:
@@ -63,7 +68,7 @@ def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu
     free, since Ray Data's own tasks ask for a whole one. Where the cluster grows, no plan is too large yet.
     `device` is the large model's; verifier says that stage 3 has a deployment of its own.
     """
-    shares = {"replica_gpus": plan.replica_gpus} | ({"verifier_gpus": plan.verifier_gpus} if verifier else {})
+    shares = {"replica_gpus": plan.replica_gpus} | ({"verifier_gpus": plan.verifier_share} if verifier else {})
     if device != "cpu" and (blind := [name for name, share in shares.items() if not share]):
         raise Refused(f"mllm.device is {device} and resources.{blind[0]} is 0: a replica sees no GPU; set it to 1")
     if plan.autoscaling:
@@ -71,7 +76,7 @@ def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu
     pool, replicas, verifiers = plan.pool[0], plan.replicas[0], plan.verifiers[0] if verifier else 0
     have_cpus, have_gpus = (sum(node.get(what, 0) for node in nodes) for what in ("CPU", "GPU"))
     actors = pool + replicas + verifiers + plan.parts_in_flight
-    gpus = pool * plan.pool_gpus + replicas * plan.replica_gpus + verifiers * plan.verifier_gpus
+    gpus = pool * plan.pool_gpus + replicas * plan.replica_gpus + verifiers * plan.verifier_share
     cpus = actors * plan.actor_cpus + 1
     mend = "or add nodes (a cluster that does so by itself: resources.autoscaling=true)"
     if cpus > have_cpus:
@@ -81,7 +86,7 @@ def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu
         )
     if gpus > have_gpus:
         shared = f"{pool} x {plan.pool_gpus:g} for the UBM, {replicas} x {plan.replica_gpus:g} for the large model"
-        shared += f", {verifiers} x {plan.verifier_gpus:g} for the verifier" if verifier else ""
+        shared += f", {verifiers} x {plan.verifier_share:g} for the verifier" if verifier else ""
         raise Refused(
             f"the plan needs {gpus:g} GPUs ({shared}), this Ray has {have_gpus:g}; lower replicas or shares, {mend}"
         )
@@ -109,7 +114,7 @@ def _unplaced(plan: Resources, nodes: list[dict[str, float]], verifiers: int) ->
     """The first actor that finds no node with room, the greediest placed first; None if all do."""
     free = [[node.get("GPU", 0.0), node.get("CPU", 0.0)] for node in nodes]
     wanted = [(plan.replica_gpus, plan.actor_cpus, "a replica of the large model")] * plan.replicas[0]
-    wanted += [(plan.verifier_gpus, plan.actor_cpus, "a replica of the verifier")] * verifiers
+    wanted += [(plan.verifier_share, plan.actor_cpus, "a replica of the verifier")] * verifiers
     wanted += [(plan.pool_gpus, plan.actor_cpus, "an actor of the UBM's pool")] * plan.pool[0]
     wanted += [(0.0, 1.0, "Ray Data's own task")]
     wanted += [(0.0, plan.actor_cpus, "an actor that waits for the large model")] * plan.parts_in_flight

@@ -195,16 +195,26 @@ def refuse_other_models(thresholds: Thresholds, identity: dict) -> None:
     if thresholds.fingerprint and thresholds.fingerprint != asking(identity):
         asked = ", ".join(f"{key} {identity[key]}" for key in ASKING if key in identity)
         raise Refused(f"the thresholds were made with the large model asked otherwise, now {asked}; calibrate again")
+    if thresholds.second_look and thresholds.second_look != second_look(identity):
+        raise Refused(
+            "the thresholds were chosen with another second look (hints, verify_prefill, verifier); tune again"
+        )
 
 
 ASKING = ("readout", "prompts", "frames", "max_new_tokens", "dtype")
-SECOND_LOOK = ("hints", "verify_prefill", "verifier")
-"""What of a run's identity, where it is there, stage 3's answers depend on besides; thresholds do not."""
 
 
 def asking(identity: dict) -> str:
     """How the large model was asked and read, apart from which one it is."""
     return fingerprints.of_settings({key: identity.get(key) for key in ASKING})
+
+
+def second_look(identity: dict) -> str:
+    """How stage 3 was asked besides: Eq. 19's thresholds do not depend on it, those chosen by replay do."""
+    asked = {key: identity.get(key) for key in ("hints", "verify_prefill", "verifier")}
+    if asked["verifier"] and asked["verifier"]["readout"] == "recorded":
+        asked["verifier"] = "recorded"  # of another split they are another file
+    return fingerprints.of_settings(asked)
 
 
 def refuse_foreign(folder: Place) -> None:

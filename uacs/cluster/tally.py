@@ -19,7 +19,7 @@ from uacs.cluster.progress import COUNTED, Counts
 from uacs.errors import Refused
 
 NAMESPACE = "uacs"
-PREFIX, VERIFIER = "uacs-run-", "-verifier"
+PREFIX, VERIFIER = "uacs-run-", "uacs-verifier-"
 GRACE = 30.0  # seconds that Ray may take to notice that a driver died
 SILENCE = 300.0  # seconds without a word of any stage
 
@@ -130,10 +130,15 @@ def any_alive() -> bool:
 
 
 def name_of(run_id: str) -> str:
-    """What a run's tally and its Serve application are called; its verifier's has `VERIFIER` behind it."""
+    """What a run's tally and its Serve application are called."""
     return PREFIX + run_id
 
 
-def run_of(app: str) -> str:
-    """The run that an application of such a name is of."""
-    return app.removeprefix(PREFIX).removesuffix(VERIFIER)
+def verifier_of(run_id: str) -> str:
+    """What the Serve application of a run's verifier is called."""
+    return VERIFIER + run_id
+
+
+def run_of(app: str) -> str | None:
+    """The run that an application of such a name is of; None if it is of none."""
+    return next((app.removeprefix(prefix) for prefix in (PREFIX, VERIFIER) if app.startswith(prefix)), None)

@@ -22,7 +22,7 @@ from uacs.cascade.thresholds import Fit, Thresholds, explained
 from uacs.cluster import status
 from uacs.cluster.choices import SEARCH, Choice, Grounds, Searched, choices
 from uacs.cluster.progress import Counts
-from uacs.cluster.runs import Run, asking
+from uacs.cluster.runs import Run, asking, second_look
 from uacs.cluster.search_thresholds import Ledger, Points, Problem, ThresholdSearch, eq19, search
 from uacs.cluster.session import ray_session
 from uacs.cluster.tuning_view import every_point, front_of, scored, view_of
@@ -53,7 +53,7 @@ def tune_thresholds(
     if found[0].thresholds is None:
         raise BadInput(found[0].note)
     view = view_of(given, run, settings, objective, searched, found, time.perf_counter() - started)
-    run.write("thresholds.json", given.calibration.signed(found[0].thresholds).text())
+    run.write("thresholds.json", _signed(given.calibration, found[0].thresholds).text())
     run.write_table("choices.parquet", pd.DataFrame([told_of(choice) for choice in found]))
     run.write_table("fronts.parquet", _fronts(given, objective, searched))
     run.write("report.html", thresholds_page(view))
@@ -182,3 +182,9 @@ def _summary(view: ThresholdView, found: list[Choice]) -> dict:
             for r in view.repeats
         ],
     }
+
+
+def _signed(calibration: Run, chosen: Thresholds) -> Thresholds:
+    """Thresholds with what they are good for, the second look among it: they were chosen by replaying its answers."""
+    made = calibration.signed(chosen)
+    return made.model_copy(update={"second_look": second_look(calibration.manifest["identity"])})

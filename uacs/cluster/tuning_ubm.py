@@ -22,7 +22,7 @@ from uacs.cascade.recording import Recording
 from uacs.cascade.rules import RuleSettings
 from uacs.cascade.thresholds import Thresholds, explained
 from uacs.cluster.choices import Choice, Grounds, weighed
-from uacs.cluster.runs import SECOND_LOOK, Run, asking
+from uacs.cluster.runs import Run, asking, second_look
 from uacs.cluster.search_ubm import SEARCHED, Found, SearchSettings, search
 from uacs.cluster.trials import Heard
 from uacs.cluster.tuning import refuse_other_metric, told_of
@@ -58,8 +58,9 @@ def tune_ubm(
         _refuse_other_samples(dataset, run)
     started = time.perf_counter()
     made = given.calibration.manifest["identity"]
-    asked = {name: made[name] for name in ("data", "mllm", "readout", *SECOND_LOOK) if name in made}
-    asked["asking"] = asking(made)
+    asked = {name: made[name] for name in ("data", "mllm", "readout")} | {"asking": asking(made)}
+    if second_look(made) != second_look({}):  # only where it was chosen, so that searches made before go on
+        asked["second_look"] = second_look(made)
     table = given.calibration.table()
     found = search(dataset, text_encoder, base, table, asked, out, settings, objective, given.prices, told)
     around = _around(found.ubm, dataset, given)
@@ -147,6 +148,7 @@ def _signed(around: Grounds, found: Found, chosen: Choice) -> Thresholds:
     if chosen.thresholds is None:
         raise BadInput(chosen.note)
     ubm = {"ubm": fingerprints.of_folder(found.ubm), "estimator": load_config(found.ubm).estimator}
+    ubm["second_look"] = second_look(around.calibration.manifest["identity"])
     return around.calibration.signed(chosen.thresholds).model_copy(update=ubm)
 
 

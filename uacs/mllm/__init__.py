@@ -237,7 +237,7 @@ def identity(spec: str, settings: MllmSettings, language: str) -> dict:
     return {
         "mllm": fingerprint(spec),
         "readout": settings.readout,
-        "prompts": prompts.version(language),
+        "prompts": prompts.version(language, settings.hints),
         "frames": settings.frames,
         "max_new_tokens": settings.max_new_tokens,
         "dtype": settings.dtype,

@@ -12,7 +12,7 @@ BATCH_PRICE = 128
 """Positions that one more batch costs: reading the weights anew takes an H100 the time of about 150 positions of a
 7B model, and a CPU core that of a few dozen."""
 
-STATES, GATES = 8, 4  # of a layer's width and of its MLP's, alive at once while a position is read
+STATES, GATES = 16, 4  # of a layer's width and of its MLP's, alive at once while a position is read
 
 
 def cut(lengths: Sequence[int], most_rows: int, most_positions: int) -> list[list[int]]:

@@ -78,6 +78,8 @@ def ask(
 
 def answer_chunk(model: LargeModel, chunk: Chunk) -> ChunkAnswer:
     """Stage 2 for the whole chunk, unless it has been answered, and stage 3 for the samples that are due for it."""
+    if chunk.large is None and chunk.verify == "never":
+        return ChunkAnswer(model.answer(chunk.samples), [NOT_ASKED] * len(chunk.samples))
     if chunk.large is None:
         return ChunkAnswer(*model.answer_and_verify(chunk.samples, chunk.small, chunk.due))
     verify = [NOT_ASKED] * len(chunk.large)
@@ -99,9 +101,8 @@ def by_two(answer: Answering, verifier: Answering) -> Answering:
         for a, at in zip(first, due, strict=True):
             if not at:
                 continue
-            look = next(looks)
-            for i, told, looked in zip(at, look.large, look.verify, strict=True):
-                a.verify[i] = told if looked.status == NOT_ASKED.status else looked  # it failed, and told says why
+            for i, looked in zip(at, next(looks).verify, strict=True):
+                a.verify[i] = looked
         return first
 
     return both

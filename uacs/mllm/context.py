@@ -8,31 +8,33 @@ row's last token is in the last place; a row's numbers do not depend on its neig
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import DynamicCache
 
 
-@dataclass
 class Context:
-    """Rows that `decoder` has read: mask (B, L), 1 where a token is; last (B,) or (axes, B), the last token's position;
-    states (B, H), the last token's; `vocabulary` leads from states to logits."""
+    """Rows that `decoder` has read, padded on the left; `vocabulary` leads from states to logits.
 
-    decoder: nn.Module
-    vocabulary: nn.Module
-    cache: DynamicCache
-    mask: torch.Tensor
-    last: torch.Tensor
-    states: torch.Tensor
+    mask (B, L) is 1 where a token is; last (B,) or (axes, B) is the position of each row's last token.
+    """
 
-    @classmethod
-    def of(cls, decoder: nn.Module, vocabulary: nn.Module, inputs: dict[str, torch.Tensor]) -> "Context":
-        """Rows read from their beginning, by a family's `embedded`, padded on the left."""
-        cache = DynamicCache()
-        states = decoder(**inputs, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-        return cls(decoder, vocabulary, cache, inputs["attention_mask"], inputs["position_ids"][..., -1], states)
+    def __init__(self, decoder: nn.Module, vocabulary: nn.Module, inputs: dict[str, torch.Tensor]):
+        """Rows read from their beginning, by a family's `embedded`."""
+        self.decoder, self.vocabulary, self.cache = decoder, vocabulary, DynamicCache()
+        self.mask, self.last = inputs["attention_mask"], inputs["position_ids"][..., -1]
+        self._states = self._read(**inputs)[:, -1]
+        # words are read when somebody wants to know what comes after them: at once with a branch, if that is who does
+        self._unread: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def states(self) -> torch.Tensor:
+        """(B, H), of each row's last token."""
+        if self._unread:
+            ids, positions = self._unread
+            self._states, self._unread = self._read(self._embed(ids), self.mask, positions)[:, -1], None
+        return self._states
 
     def logits(self) -> torch.Tensor:
         """(B, V) float32, raw, of the token that comes next."""
@@ -40,82 +42,98 @@ class Context:
 
     def read(self, ids: torch.Tensor, there: torch.Tensor | None = None) -> None:
         """Read on: ids (B, n); there (B, n) is 0 where a row has fewer, which is on the left."""
+        assert self.states is not None  # what was to be read before comes before
         there = torch.ones_like(ids) if there is None else there
-        positions = (self.last[..., None] + there.cumsum(-1)).clamp(min=0)
-        self.mask = torch.cat([self.mask, there], dim=1)
-        self.states = self.decoder(
-            inputs_embeds=self.decoder.get_input_embeddings()(ids),
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        self.last = positions[..., -1]
+        positions = self.last[..., None] + there.cumsum(-1)
+        self.mask, self.last = torch.cat([self.mask, there], dim=1), positions[..., -1]
+        self._unread = ids, positions
 
     def branch(self, tokens: torch.Tensor, depth: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
         """States (B, N, H) of N tokens that might come, each seeing its own way there alone; nothing is read on.
 
         tokens (N,), depth (N,) counted from 1, sees (N, N) true where a token (row) sees another, itself included.
         """
-        rows, count = len(self.mask), len(tokens)
-        embeds = self.decoder.get_input_embeddings()(tokens).expand(rows, -1, -1)
+        rows, count, device = len(self.mask), len(tokens), self.mask.device
+        embeds, positions = self._embed(tokens).expand(rows, -1, -1), self.last[..., None] + depth
+        unread = 0
+        if self._unread:
+            ids, before = self._unread
+            unread, embeds = ids.shape[1], torch.cat([self._embed(ids), embeds], dim=1)
+            positions = torch.cat([before, positions], dim=-1)
+        # in columns all of the past, the unread words and the branch; in rows the last two
+        past = self.mask.bool()[:, None].expand(-1, unread + count, -1)
+        ahead = torch.ones(unread + count, past.shape[-1], dtype=torch.bool, device=device)
+        ahead[:unread, past.shape[-1] - unread :] = torch.ones(unread, unread, dtype=torch.bool, device=device).tril()
+        beside = torch.cat([torch.zeros(unread, count, dtype=torch.bool, device=device), sees])
+        seen = torch.cat([past & ahead, beside.expand(rows, -1, -1)], dim=2)
         # a mask to add, not one of truths: some attention code adds whatever it is given
-        seen = torch.cat([self.mask.bool()[:, None].expand(-1, count, -1), sees.expand(rows, -1, -1)], dim=2)
-        unseen = torch.zeros(seen.shape, dtype=embeds.dtype, device=embeds.device)
+        unseen = torch.zeros(seen.shape, dtype=embeds.dtype, device=device)
         unseen.masked_fill_(~seen, torch.finfo(embeds.dtype).min)
-        with self.kept():
-            return self.decoder(
-                inputs_embeds=embeds,
-                attention_mask=unseen[:, None],
-                position_ids=self.last[..., None] + depth,
-                past_key_values=self.cache,
-                use_cache=True,
-            ).last_hidden_state
+        states = self._read(embeds, unseen[:, None], positions)
+        self.cache.crop(-count)
+        if self._unread:
+            self._states, self._unread = states[:, unread - 1], None
+        return states[:, unread:]
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """What is read inside is forgotten afterwards."""
-        length, mask, last, states = self.cache.get_seq_length(), self.mask, self.last, self.states
+        states, length, mask, last = self.states, self.cache.get_seq_length(), self.mask, self.last
         try:
             yield
         finally:
-            self._forget(self.cache.get_seq_length() - length)
-            self.mask, self.last, self.states = mask, last, states
+            if more := self.cache.get_seq_length() - length:
+                self.cache.crop(-more)  # what to remove: a length to keep it would refuse
+            self.mask, self.last, self._states, self._unread = mask, last, states, None
 
-    def cut(self, tokens: int) -> None:
-        """Forget the last tokens of every row, none of them a medium's; what comes next is told after `read`."""
-        if tokens:
-            self._forget(tokens)
-            self.mask, self.last = self.mask[:, :-tokens], self.last - tokens
-
-    def narrowed(self, rows: list[int]) -> "Context":
-        """Some of the rows, which go on by themselves; this context is used up."""
-        if rows == list(range(len(self.mask))):
-            return self
-        kept = torch.tensor(rows, device=self.mask.device)
-        self.cache.batch_select_indices(kept)
-        last, states = self.last[..., kept], self.states[kept]
-        return Context(self.decoder, self.vocabulary, self.cache, self.mask[kept], last, states)
-
-    def read_instead(self, rows: list[int], said: list[list[int]], instead: list[list[int]], pad: int) -> "Context":
-        """Some of the rows as if they had ended otherwise; this context is used up.
+    def read_instead(self, rows: list[int], said: list[list[int]], instead: list[list[int]], pad: int) -> None:
+        """Go on with some of the rows alone, as if they had ended otherwise.
 
         Of each of these rows, `said` are the ids that it was read by and `instead` those that it is to have been; where
         they part, and from there on, all of them are words. pad is any token.
         """
         back = max(len(one) - shared(one, other) for one, other in zip(said, instead, strict=True))
-        self.cut(back)
-        narrowed = self.narrowed(rows)
+        if min(map(len, said)) < back:
+            raise ValueError(f"a row of {min(map(len, said))} ids, of which {back} are to be read otherwise")
+        self._cut(back)
+        self._narrow(rows)
         endings = [other[len(one) - back :] for one, other in zip(said, instead, strict=True)]
         longest = max(map(len, endings))
         ids = [[pad] * (longest - len(ending)) + ending for ending in endings]
         there = [[0] * (longest - len(ending)) + [1] * len(ending) for ending in endings]
-        narrowed.read(*(torch.tensor(part, device=self.mask.device) for part in (ids, there)))
-        return narrowed
+        self.read(*(torch.tensor(part, device=self.mask.device) for part in (ids, there)))
 
-    def _forget(self, tokens: int) -> None:
+    def drop(self) -> None:
+        """Let keys and values go; this context is used up."""
+        self.cache = DynamicCache()
+
+    def _cut(self, tokens: int) -> None:
+        """Forget the last tokens of every row, all of them words."""
+        assert self.states is not None  # what is unread cannot be forgotten yet
         if tokens:
-            self.cache.crop(-tokens)  # what to remove: as a length to keep it would be refused
+            self.cache.crop(-tokens)
+            self.mask, self.last = self.mask[:, :-tokens], self.last - tokens
+
+    def _narrow(self, rows: list[int]) -> None:
+        if rows != list(range(len(self.mask))):
+            kept = torch.tensor(rows, device=self.mask.device)
+            self.cache.batch_select_indices(kept)
+            self.mask, self.last, self._states = self.mask[kept], self.last[..., kept], self._states[kept]
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.decoder.get_input_embeddings()(ids)
+
+    def _read(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """States (B, n, H) of what comes behind the cache, which holds it from now on."""
+        return self.decoder(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
 
 
 def shared(one: list[int], other: list[int]) -> int:

@@ -1,16 +1,17 @@
 """What a checkpoint turned out to be: the points that its documentation leaves open, read from what was loaded."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from uacs.data.media import Footage
-from uacs.errors import shown
+from uacs.errors import BadInput, shown
 from uacs.mllm import head
 from uacs.mllm.batches import position_bytes
 from uacs.mllm.native.hub import local
-from uacs.mllm.predictor import READ_ON, LargePredictor
+from uacs.mllm.predictor import LargePredictor
 from uacs.mllm.prompts import question
 from uacs.mllm.reading import spell
 from uacs.mllm.readouts import OverTrie
@@ -79,7 +80,7 @@ def _positions(model: LargePredictor) -> Iterator[str]:
     longest = max(lengths.values())
     whole = held * longest / 2**20
     yield f"keys and values: {held / 1024:.0f} KiB a position, {whole:.0f} MiB for the longest of these"
-    rows = max(1, min(model.most_positions // (longest + READ_ON), model.settings.batch_size))
+    rows = max(1, min(model.most_positions // (longest + model.read_on), model.settings.batch_size))
     yield (
         f"a batch: {rows} of the longest in {model.settings.batch_gib:g} GiB beside the weights (mllm.batch_gib), "
         f"with {read / 1024:.0f} KiB a position while it is read"
@@ -87,12 +88,20 @@ def _positions(model: LargePredictor) -> Iterator[str]:
 
 
 def _read_outs(model: LargePredictor) -> Iterator[str]:
-    trie = OverTrie(model.inputs.answer_ids, model.ends, model.score_range, model.model.device)
-    there = (local(model.inputs.spec) / head.FILE).is_file()
-    yield (
-        f"read-outs: decode, trie ({len(trie.values)} scores over {len(trie.trie)} tokens)"
-        f"{', head' if there else f'; no {head.FILE}, so not head'}; this is {model.readout}"
-    )
+    folder = local(model.inputs.spec)
+    try:
+        if model.slides:
+            raise BadInput("its attention slides")
+        trie = OverTrie(model.inputs.answer_ids, model.ends, model.score_range, model.model.device)
+        scored = f"trie ({len(trie.values)} scores over {len(trie.trie)} tokens)"
+    except BadInput as error:
+        scored = f"no trie ({error})"
+    read = "head" if (folder / head.FILE).is_file() else f"no head (no {head.FILE})"
+    yield f"read-outs: decode, {scored}, {read}; this is {model.readout}"
+    if (record := folder / "training.json").is_file():
+        hints = json.loads(record.read_text()).get("settings", {}).get("hints", "numbers")
+        other = "" if hints == model.settings.hints else f", and would now be asked with {model.settings.hints}"
+        yield f"the second look was trained with hints in {hints}{other}"
 
 
 def _film(frames: int, seen: bool, heard: bool) -> Footage:

@@ -15,14 +15,14 @@ import torch
 
 from uacs.errors import BadInput
 from uacs.mllm import Due, MllmSettings, batches, family, head, load
-from uacs.mllm.context import Context, shared
+from uacs.mllm.context import Context
 from uacs.mllm.prompts import Prompt, question, second_question
 from uacs.mllm.reading import Reading
 from uacs.mllm.readouts import Decode, FromHead, OverTrie, ReadOut
 from uacs.records import ANSWERED, NOT_ASKED, LargeOutput, Sample, SmallOutput, transcript
 
 BATCHES_AHEAD = 4  # as many batches' clips are in memory at a time, as far as the budget takes them
-READ_ON = 192  # positions behind a prompt that memory is kept for: hints, and a trie or an answer
+HINTS_ROOM = 160  # positions behind a prompt that memory is kept for, beside what a read-out reads
 GIB = 2**30
 
 
@@ -73,8 +73,12 @@ class LargePredictor:
         self.inputs = self.family.Inputs(spec, self.model, settings)
         self.ends = _turn_ends(self.model, self.inputs)
         self.decoder, self.vocabulary = self.family.decoder_of(self.model), self.model.get_output_embeddings()
+        config = self.decoder.config
+        window = getattr(config, "sliding_window", None)
+        self.slides = bool(window and window < config.max_position_embeddings)
         self.reads = self._read_out(spec)
-        each = sum(batches.position_bytes(self.decoder.config, self.vocabulary.weight.element_size()))
+        self.read_on = HINTS_ROOM + self.reads.most
+        each = sum(batches.position_bytes(config, self.vocabulary.weight.element_size()))
         self.most_positions = int(settings.batch_gib * GIB / each)
 
     def answer(self, samples: list[Sample]) -> list[LargeOutput]:
@@ -131,6 +135,7 @@ class LargePredictor:
             batch = moved(self.inputs.collate([row.turn for row in rows]), self.model.device)
             encoded = self.family.of_towers(self.model, batch) if keep_encoded else None
             context = self._context(batch, encoded)
+            del batch  # pictures and sounds, which the context has no need of any more
             readings = self.reads.read(context)
         _write(outputs, samples, rows, readings, clock.seconds)
         return _Look(rows, context, encoded)
@@ -157,21 +162,22 @@ class LargePredictor:
         yield from self._cut(rows)
 
     def _cut(self, rows: list[_Row]) -> Iterator[list[_Row]]:
-        lengths = [row.turn.length + READ_ON for row in rows]
+        lengths = [row.turn.length + self.read_on for row in rows]
         for batch in batches.cut(lengths, self.settings.batch_size, self.most_positions):
             yield [rows[k] for k in batch]
 
     def _context(self, batch: dict, encoded: list[dict] | None = None) -> Context:
         """A batch read from its beginning."""
-        return Context.of(self.decoder, self.vocabulary, self.family.embedded(self.model, batch, encoded))
+        return Context(self.decoder, self.vocabulary, self.family.embedded(self.model, batch, encoded))
 
     def _second_context(self, first: _Look, turns: dict[int, _Row]) -> Context:
         """The turns, by their places in the first look's batch, read on from where they part with it, or anew."""
         said, instead = [first.rows[k].turn.ids for k in turns], [row.turn.ids for row in turns.values()]
-        parts = [shared(*pair) for pair in zip(said, instead, strict=True)]
-        in_words = all(place >= row.turn.words for place, row in zip(parts, turns.values(), strict=True))
-        if in_words and not self.settings.verify_prefill:
-            return first.context.read_instead(list(turns), said, instead, self.inputs.pad_id)
+        # a window counts the padding between what was read and what is read on, so there it would see less
+        if not (self.settings.verify_prefill or self.slides):
+            first.context.read_instead(list(turns), said, instead, self.inputs.pad_id)
+            return first.context
+        first.context.drop()  # two at once would be more than was reckoned with
         batch = moved(self.inputs.collate([row.turn for row in turns.values()]), self.model.device)
         return self._context(batch, None if first.encoded is None else [first.encoded[k] for k in turns])
 
@@ -197,11 +203,8 @@ class LargePredictor:
             states = self.vocabulary.weight.shape[-1]
             return FromHead(head.load(spec, states, self.score_range, self.model.device), self.score_range)
         if self.readout == "trie":
-            config = self.decoder.config
-            if (window := getattr(config, "sliding_window", None)) and window < config.max_position_embeddings:
-                raise BadInput(
-                    f"{spec}: attention that slides over {window} positions, and a trie sees all; use decode or head"
-                )
+            if self.slides:
+                raise BadInput(f"{spec}: its attention slides, and a trie would see all; read it by decode or head")
             return OverTrie(self.inputs.answer_ids, self.ends, self.score_range, self.model.device)
         return Decode(self._text, self.ends, self.settings.max_new_tokens, self.score_range)
 

@@ -148,7 +148,7 @@ def feeling(y: float, score_range: tuple[float, float], words: Wording) -> str:
     """
     middle = len(words.feelings) // 2
     share = y / (score_range[1] if y > 0 else -score_range[0])
-    return words.feelings[round(middle + middle * max(-1.0, min(share, 1.0)))]
+    return words.feelings[middle + round(middle * max(-1.0, min(share, 1.0)))]
 
 
 def doubt(u: float, words: Wording) -> str:
@@ -165,9 +165,18 @@ def wording(language: str) -> Wording:
     return WORDINGS.get(language, WORDINGS["en"])
 
 
-def version(language: str = "en") -> str:
+def version(language: str = "en", hints: Hints = "numbers") -> str:
     """Names the texts in a run's identity: answers to other words are other answers."""
-    return hashlib.sha256(repr(wording(language)).encode()).hexdigest()[:12]
+    words = wording(language)
+    places = [
+        words.answers[hints].format(y=f"{{y_{who}}}", u=f"{{u_{who}}}", feeling="{feeling}", doubt="{doubt}")
+        for who in ("small", "large")
+    ]
+    told = words.hints.format(unit=_unit(words, hints), small=places[0], large=places[1])
+    texts: tuple = (words.transcript, words.no_transcript, words.question, told)
+    if hints != "numbers":
+        texts += (words.feelings, words.doubts)
+    return hashlib.sha256(repr(texts).encode()).hexdigest()[:12]
 
 
 def phrases(score_range: tuple[float, float], language: str = "en", hints: Hints = "numbers") -> list[str]:

@@ -1,7 +1,7 @@
 """The ways to read a score and its uncertainty from a model that has read its prompts.
 
     decode   the model writes a number; the mean entropy of its tokens (Eq. 11-12). The paper's
-    trie     every number that it might write, each with its probability, in one forward
+    trie     every score as it is asked to write one, each with its probability, in one forward
     head     a trained head on the prompt's last state, in no further forward (arXiv 2606.05713)
 
 Each leaves the context as it found it, and gives one `Reading` a row.
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from uacs.cascade.uncertainty import entropy, training_class
+from uacs.errors import BadInput
 from uacs.mllm import reading
 from uacs.mllm.context import Context
 from uacs.mllm.head import Head
@@ -27,8 +28,13 @@ LEAST_MASS = 0.5
 have said something else, and what is left says nothing."""
 
 
+NOT_FINITE = "the model's numbers are not finite; use mllm.dtype=float32 or bfloat16"
+
+
 class ReadOut(Protocol):
-    """Reads one score a row off a context."""
+    """Reads one score a row off a context, in `most` tokens at most."""
+
+    most: int
 
     def read(self, context: Context) -> list[Reading]:
         """The rows' readings, in order."""
@@ -51,6 +57,8 @@ class Decode:
         answer = reading.read(pieces, entropies, self.score_range, finished=end is not None)
         if answer.status != "unparsable":
             return answer
+        if not all(map(math.isfinite, entropies[:end])):
+            return Reading("unparsable", fault=NOT_FINITE)
         cut = "" if end is not None else f", cut at {self.most} tokens"
         return Reading("unparsable", fault=f"answered {''.join(pieces)[:40]!r}{cut}, which is not one number")
 
@@ -92,8 +100,12 @@ class OverTrie:
     ):
         self.values = scores(score_range)
         spelt = [answer_ids(spell(value)) for value in self.values]  # as a family's inputs do, with the turn's end
-        self.trie = Trie([ids[:-1] for ids in spelt], ends, device)
+        try:
+            self.trie = Trie([ids[:-1] for ids in spelt], ends, device)
+        except ValueError as error:
+            raise BadInput(f"its tokenizer makes no trie of scores ({error}); read it by decode or head") from None
         classes = training_class(self.values)
+        self.most = len(self.trie)
         self.polarities = np.stack([classes == polarity for polarity in Polarity], axis=1).astype(float)
 
     def read(self, context: Context) -> list[Reading]:
@@ -103,7 +115,9 @@ class OverTrie:
     def _reading(self, found: Scores) -> Reading:
         p = found.logp.exp().cpu().numpy()
         mass = float(p.sum())
-        if not mass >= LEAST_MASS:  # also where logits overflowed in half precision
+        if not math.isfinite(mass):
+            return Reading("unparsable", fault=NOT_FINITE)
+        if mass < LEAST_MASS:
             return Reading("unparsable", signals={"mass": mass}, fault=_other(mass))
         p = p / mass
         signals = {"mass": mass, "entropy": float(entropy(p)), "mode": float(self.values[p.argmax()])}
@@ -134,7 +148,7 @@ class FromHead:
     """A head's score and the entropy of its three classes (Eq. 8); signals: p_neutral, p_negative, p_positive."""
 
     def __init__(self, head: Head, score_range: tuple[float, float]):
-        self.head, self.score_range = head, score_range
+        self.head, self.score_range, self.most = head, score_range, 0
 
     def read(self, context: Context) -> list[Reading]:
         """What the head makes of each prompt's last state."""
@@ -144,7 +158,7 @@ class FromHead:
 
     def _reading(self, score: float, p: np.ndarray, u: float) -> Reading:
         if not (math.isfinite(score) and math.isfinite(u)):
-            return Reading("unparsable", fault="the head's answer is not finite; use mllm.dtype=float32 or bfloat16")
+            return Reading("unparsable", fault=NOT_FINITE)
         low, high = self.score_range
         y = min(max(score, low), high)
         signals = {f"p_{polarity.name.lower()}": float(p[polarity]) for polarity in Polarity}

@@ -2,7 +2,7 @@
 
 Spelt answers share their beginnings: 61 scores of one decimal are 79 tokens and the ends of their turns. One forward
 over these, in which each token sees the prompt and its own beginnings, gives the probability that the model
-would generate each answer, exactly: greedy decoding follows one path through the same tree.
+would generate each answer, spelt by these tokens: greedy decoding follows one path through the same tree.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Trie:
     def scores(self, context: Context) -> list[Scores]:
         """One for each row of the context, which is left as it was; one row's logits are in memory at a time."""
         states = context.branch(self.tokens, self.depth, self.sees)
-        first = context.logits()
+        first = context.logits()  # after the branch: with it what is unread yet is read at once
         return [
             self._scores(torch.cat([root[None], context.vocabulary(row).float()]))
             for root, row in zip(first, states, strict=True)

@@ -79,18 +79,30 @@ def application(
 
 
 def deploy(
-    name: str, spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources
+    name: str,
+    spec: str,
+    settings: MllmSettings,
+    score_range: tuple[float, float],
+    language: str,
+    plan: Resources,
+    taken: tuple[str, ...] = (),
 ) -> str:
     """Have an application that can answer; returns its name. Raises `BadInput` if the model cannot load.
 
     One that stays on the cluster and serves the same model (`serve_app.py`) is asked as it is, and so is
-    `name`, if a driver that was killed left it and it has what `plan` wants. Else `name` is made.
+    `name`, if a driver that was killed left it and it has what `plan` wants. Else `name` is made. Those that are
+    `taken` for something else stay out of it.
     """
     wanted = _name(spec, _placed(settings, plan), score_range, language, plan)
     for other, status in serve.status().applications.items():
         same = any(_serves(deployment) == _serves(wanted) for deployment in status.deployments)
         ours = other == name and wanted in status.deployments
-        if status.status in UP and same and (ours or not other.startswith(tally.PREFIX)) and not _fault(other):
+        if (
+            status.status in UP
+            and same
+            and (ours or (tally.run_of(other) is None and other not in taken))
+            and not _fault(other)
+        ):
             return other
     handle = serve.run(application(spec, settings, score_range, language, plan), name=name, route_prefix=None)
     if fault := handle.why_not.remote().result():
@@ -100,8 +112,8 @@ def deploy(
 
 def reap() -> list[str]:
     """Remove the applications of runs whose drivers are gone; returns their names."""
-    ours = [name for name in serve.status().applications if name.startswith(tally.PREFIX)]
-    orphans = [name for name in ours if not tally.alive(tally.run_of(name))]
+    runs = {name: tally.run_of(name) for name in serve.status().applications}
+    orphans = [name for name, run in runs.items() if run is not None and not tally.alive(run)]
     for name in orphans:
         remove(name)
     return orphans
