@@ -29,3 +29,12 @@ def test_what_is_wrong_is_named(tmp_path, text, overrides, error, said):
     with pytest.raises(error, match=said) as told:
         evaluation_settings(tmp_path / "run.yaml", overrides)
     assert "\n" not in str(told.value)
+
+
+def test_a_verifier_is_asked_as_the_large_model_unless_it_has_settings_of_its_own():
+    alike = evaluation_settings(overrides=("mllm.frames=4",))
+    assert alike.of_verifier == alike.mllm
+    apart = evaluation_settings(overrides=("mllm.frames=4", "verifier.dtype=bfloat16"))
+    assert (apart.of_verifier.dtype, apart.of_verifier.frames, apart.mllm.dtype) == ("bfloat16", None, "float32")
+    with pytest.raises(WrongUse, match=r"verifier\.frams: .*there is .*verifier\.frames"):
+        evaluation_settings(overrides=("verifier.frams=4",))

@@ -1,6 +1,7 @@
 """What `--dry-run` says, against what a run then does."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +57,14 @@ def test_pools_share_the_work_and_all_stages_asks_everyone(models, calibration, 
 def test_a_verifier_of_its_own_has_its_own_time_and_weights(models, calibration, tmp_path):
     place, two = calibration / "thresholds.json", SETTINGS.model_copy(update={"resources": Resources(verifiers=2)})
     alone = estimate(models["test"], place, tmp_path / "x", SETTINGS, False)
-    shared = estimate(replace(models["test"], verifier=models["test"].mllm), place, tmp_path / "x", two, False)
+    with_verifier = replace(models["test"], verifier=models["test"].mllm)
+    unknown = estimate(with_verifier, place, tmp_path / "x", two, False)
+    assert math.isnan(unknown.seconds_verifier)  # the calibration's second looks read on, a verifier's cannot
+    assert "time:     unknown" in estimate_text(unknown, two)
+    shutil.copytree(calibration, tmp_path / "verified")
+    manifest = tmp_path / "verified" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"command"', '"verifier": {"readout": "recorded"}, "command"', 1))
+    shared = estimate(with_verifier, tmp_path / "verified" / "thresholds.json", tmp_path / "x", two, False)
     assert shared.seconds_large == pytest.approx(0.5 * shared.asked)
     assert shared.seconds_verifier == pytest.approx(0.25 * shared.looked_twice / 2)
     assert alone.seconds_verifier is None and "verifier" not in estimate_text(alone, SETTINGS)

@@ -76,6 +76,7 @@ def test_a_verifier_of_its_own_is_counted_where_there_is_one():
     with pytest.raises(Refused, match="resources.verifier_gpus is 0"):
         preflight(blind, [{"CPU": 8, "GPU": 1}], "cuda", verifier=True)
     assert (plan.of_verifier().replicas, plan.of_verifier().replica_gpus) == ((2, 2), 0.5)
+    assert Resources(replica_gpus=0.5).of_verifier().replica_gpus == 0.5  # as the large model's, if nobody says
     grown = Resources(pool="2-16", replicas="1-2", verifiers="1-4", parts_in_flight=2)
     assert [capped(grown, [{"CPU": 8}], verifier).pool for verifier in (False, True)] == [(2, 10), (2, 6)]
 

@@ -13,8 +13,9 @@ from uacs.cascade import rules
 from uacs.cascade.outcomes import column
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.choices import SEARCH
-from uacs.cluster.runs import Run
+from uacs.cluster.runs import Run, refuse_other_models
 from uacs.data.prepare import PrepareSettings, prepare
+from uacs.errors import Refused
 
 
 @pytest.fixture
@@ -43,6 +44,12 @@ def test_a_search_leaves_thresholds_tables_and_a_page(uacs, search, runs, tmp_pa
 
     made = Thresholds.load(tmp_path / "tuned" / "thresholds.json")
     assert (made.rule, made.split) == ("search", "valid")
+    asked = Run.open(runs / "whole").manifest["identity"]
+    refuse_other_models(made, asked)
+    for other in ({"hints": "words"}, {"verify_prefill": True}, {"verifier": {"readout": "decode", "mllm": "x"}}):
+        with pytest.raises(Refused, match="chosen with another second look"):  # whose answers they were chosen by
+            refuse_other_models(made, asked | other)
+        refuse_other_models(Thresholds.load(runs / "calibration" / "thresholds.json"), asked | other)  # Eq. 19's hold
     first = summary["choices"][0]
     given = ["--thresholds", tmp_path / "tuned" / "thresholds.json"]
     code, _, err = uacs("replay", runs / "whole", *given, "--out", tmp_path / "r")
