@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, family, load, prompts
-from uacs.mllm import head as head_file
+from uacs.mllm.head import FILE as HEAD_FILE
 from uacs.mllm.head import Head
 from uacs.mllm.predictor import moved
 from uacs.mllm.reading import spell
@@ -240,7 +240,7 @@ def _save(parts: list[Callable[[Path], None]], out: Path, record: dict) -> None:
     for save in parts:
         save(aside)
     (aside / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-    (out / head_file.FILE).unlink(missing_ok=True)  # an earlier one belongs to the weights that go
+    (out / HEAD_FILE).unlink(missing_ok=True)  # an earlier one belongs to the weights that go
     for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
         if path.is_dir():
             shutil.rmtree(out / path.name, ignore_errors=True)
