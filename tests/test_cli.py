@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import write_raw
 from uacs import cli
+from uacs.errors import WrongUse
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -158,9 +159,11 @@ def test_options_of_their_own_go_over_set_which_goes_over_the_file(tmp_path):
     assert (second.mllm.readout, second.mllm.hints, second.mllm.verify_prefill) == ("head", "words", True)
 
 
-@pytest.mark.parametrize("option", [["--readout", "trie"], ["--hints", "both"], ["--verify-prefill"]])
-def test_an_option_that_recorded_answers_cannot_follow_is_refused(uacs, dataset, ubm, recorded, tmp_path, option):
-    words = [dataset.folder, "--ubm", ubm, "--mllm", f"recorded:{recorded}", "--out", tmp_path / "run", *option]
-    code, _, err = uacs("evaluate", *words)
-    assert code == 2 and f"{option[0]}: recorded answers are as they were taken; leave it away" in err
+def test_an_option_that_recorded_answers_cannot_follow_is_refused(uacs, dataset, ubm, recorded, tmp_path):
+    words = [dataset.folder, "--ubm", ubm, "--mllm", f"recorded:{recorded}", "--out", tmp_path / "run"]
+    code, _, err = uacs("evaluate", *words, "--no-verify-prefill")
+    assert code == 2 and "--verify-prefill: recorded answers are as they were taken; leave it away" in err
+    for told in (("trie", None, None), (None, "both", None), (None, None, True)):
+        with pytest.raises(WrongUse, match="recorded answers are as they were taken"):
+            cli._settings(("recorded:x", None), None, (), None, None, *told)
     assert cli._settings(("recorded:x", "m"), None, (), None, None, "trie", None, None).mllm.readout == "trie"

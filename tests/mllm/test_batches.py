@@ -86,8 +86,8 @@ print((resident("VmHWM") - before) / (rows * length * sum(position_bytes(config,
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("rows", "padding"), [(1, 0), (6, 0), (6, 5)])
-def test_reading_takes_no_more_memory_than_was_reckoned_with(rows, padding):
-    words = [sys.executable, "-c", MEASURED, str(rows), "1500", str(padding)]
+def test_reading_takes_no_more_memory_than_was_reckoned_with():
+    rows, length, padding = 3, 1500, 5
+    words = [sys.executable, "-c", MEASURED, str(rows), str(length), str(padding)]
     share = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert 0.3 < share < 1.05
