@@ -85,7 +85,7 @@ def estimate(
         weights_large=_weights(Path(models.mllm), settings.mllm.dtype),
         source=source,
         seconds_verifier=there,
-        weights_verifier=_weights(Path(models.verifier), settings.mllm.dtype) if models.verifier else None,
+        weights_verifier=_weights(Path(models.verifier), settings.of_verifier.dtype) if models.verifier else None,
     )
 
 

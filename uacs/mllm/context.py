@@ -31,9 +31,7 @@ class Context:
     @property
     def states(self) -> torch.Tensor:
         """(B, H), of each row's last token."""
-        if self._unread:
-            ids, positions = self._unread
-            self._states, self._unread = self._read(self._embed(ids), self.mask, positions)[:, -1], None
+        self._catch_up()
         return self._states
 
     def logits(self) -> torch.Tensor:
@@ -42,7 +40,7 @@ class Context:
 
     def read(self, ids: torch.Tensor, there: torch.Tensor | None = None) -> None:
         """Read on: ids (B, n); there (B, n) is 0 where a row has fewer, which is on the left."""
-        assert self.states is not None  # what was to be read before comes before
+        self._catch_up()
         there = torch.ones_like(ids) if there is None else there
         positions = self.last[..., None] + there.cumsum(-1)
         self.mask, self.last = torch.cat([self.mask, there], dim=1), positions[..., -1]
@@ -107,9 +105,15 @@ class Context:
         """Let keys and values go; this context is used up."""
         self.cache = DynamicCache()
 
+    def _catch_up(self) -> None:
+        """Read what is unread."""
+        if self._unread:
+            ids, positions = self._unread
+            self._states, self._unread = self._read(self._embed(ids), self.mask, positions)[:, -1], None
+
     def _cut(self, tokens: int) -> None:
         """Forget the last tokens of every row, all of them words."""
-        assert self.states is not None  # what is unread cannot be forgotten yet
+        self._catch_up()
         if tokens:
             self.cache.crop(-tokens)
             self.mask, self.last = self.mask[:, :-tokens], self.last - tokens

@@ -1,6 +1,6 @@
 """A head that reads score and polarity off the prompt's last state, before a word is generated (arXiv 2606.05713).
 
-It is trained with the model, lies beside its weights, and belongs to these weights alone.
+It is trained with the model and lies beside its weights; of others it reads nothing, though it cannot tell them.
 """
 
 from pathlib import Path
