@@ -87,7 +87,7 @@ def test_a_tries_greedy_path_is_what_decoding_generates_as_far_as_it_stays_on_it
     if which == "untrained_of":  # which says anything, so leaves the trie at some time
         model = of(request.getfixturevalue(which)(model.inputs.spec.rpartition("/")[2]))
     context = context_of(model, turns)
-    tokens, entropies = greedy(context, model.ends, 12)
+    tokens, entropies, _ = greedy(context, model.ends, 12)
     over = OverTrie(model.inputs.answer_ids, model.ends, RANGE, CPU)
     arrived = 0
     for row, ids, u in zip(over.trie.scores(context), tokens.tolist(), entropies, strict=True):
@@ -98,6 +98,15 @@ def test_a_tries_greedy_path_is_what_decoding_generates_as_far_as_it_stays_on_it
         assert row.arrived == (answers.index(row.path) if ended and row.path in answers else None)
         arrived += row.arrived is not None
     assert arrived > 0 or which == "untrained_of"
+
+
+@torch.inference_mode()
+def test_decoding_says_how_probable_what_it_wrote_was(model, turns, samples):
+    values = scores(RANGE).tolist()
+    for output, turn in zip(model.answer(samples[:5]), turns, strict=True):
+        # brute force sums over all that may end a turn, of which one was written
+        assert output.signals["logp"] <= brute_force(model, turn)[values.index(output.y)].item() + 1e-5
+        assert output.signals["logp"] > -20
 
 
 def test_a_tries_reading_holds_what_decoding_reads(folder, model, samples):
@@ -169,13 +178,15 @@ def test_decoding_is_transformers_greedy_generation(model, turns):
     model.model.generation_config = config
     with torch.inference_mode():
         theirs = model.model.generate(**batch)
-        tokens, entropies = greedy(context_of(model, turns), model.ends, 12)
+        tokens, entropies, logps = greedy(context_of(model, turns), model.ends, 12)
     said = theirs.sequences[:, -len(theirs.logits) :]
     expected = torch.stack([token_entropies(step) for step in theirs.logits], dim=1)
     for row, (ours, others) in enumerate(zip(tokens.tolist(), said.tolist(), strict=True)):
         end = next(k for k, token in enumerate(ours) if token in model.ends)
         assert ours[: end + 1] == others[: end + 1]
         assert torch.allclose(entropies[row, : end + 1], expected[row, : end + 1], rtol=0, atol=1e-5)
+        for k, token in enumerate(ours[: end + 1]):
+            assert logps[row, k] == pytest.approx(torch.log_softmax(theirs.logits[k][row], -1)[token].item(), abs=1e-5)
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ Each leaves the context as it found it, and gives one `Reading` a row.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -41,45 +42,50 @@ class ReadOut(Protocol):
 
 
 class Decode:
-    """Greedy decoding, and a parser of what was written; `text` decodes ids, `ends` end a turn."""
+    """Greedy decoding, and a parser of what was written; `text` decodes ids, `ends` end a turn.
+
+    signals: logp, the log-probability in nats of what was written, the turn's end included.
+    """
 
     def __init__(self, text: Callable[[list[int]], str], ends: set[int], most: int, score_range: tuple[float, float]):
         self.text, self.ends, self.most, self.score_range = text, ends, most, score_range
 
     def read(self, context: Context) -> list[Reading]:
         """The numbers that the rows write."""
-        tokens, entropies = greedy(context, self.ends, self.most)
-        return [self._reading(*row) for row in zip(tokens.tolist(), entropies.tolist(), strict=True)]
+        written = (of_all.tolist() for of_all in greedy(context, self.ends, self.most))
+        return [self._reading(*row) for row in zip(*written, strict=True)]
 
-    def _reading(self, ids: list[int], entropies: list[float]) -> Reading:
+    def _reading(self, ids: list[int], entropies: list[float], logps: list[float]) -> Reading:
         end = next((k for k, token in enumerate(ids) if token in self.ends), None)
         pieces = reading.pieces_of(ids[:end], self.text)
         answer = reading.read(pieces, entropies, self.score_range, finished=end is not None)
-        if answer.status != "unparsable":
-            return answer
+        if answer.status != "unparsable" and end is not None:
+            return replace(answer, signals={"logp": sum(logps[: end + 1])})
         if not all(map(math.isfinite, entropies[:end])):
             return Reading("unparsable", fault=NOT_FINITE)
         cut = "" if end is not None else f", cut at {self.most} tokens"
         return Reading("unparsable", fault=f"answered {''.join(pieces)[:40]!r}{cut}, which is not one number")
 
 
-def greedy(context: Context, ends: set[int], most: int) -> tuple[torch.Tensor, torch.Tensor]:
+def greedy(context: Context, ends: set[int], most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The likeliest token after the likeliest token, until every row has ended or has `most` of them.
 
-    Returns tokens (B, n), a row's after its end meaning nothing, and (B, n) float64, the entropies in nats of
-    the distributions that they were taken from (Eq. 11-12).
+    Returns tokens (B, n), a row's after its end meaning nothing, and of the distributions that they were taken from
+    the entropies (B, n) float64 in nats (Eq. 11-12) and the tokens' log-probabilities (B, n).
     """
-    tokens, entropies = [], []
+    tokens, entropies, logps = [], [], []
     stops = torch.tensor(sorted(ends), device=context.mask.device)
     ended = torch.zeros(len(context.mask), dtype=torch.bool, device=context.mask.device)
     with context.kept():
         while True:
             logits = context.logits()
-            tokens.append(logits.argmax(dim=-1))
+            best, token = logits.max(dim=-1)
+            tokens.append(token)
+            logps.append(best - torch.logsumexp(logits, dim=-1))
             entropies.append(reading.token_entropies(logits))
             ended |= torch.isin(tokens[-1], stops)
             if len(tokens) == most or ended.all():
-                return torch.stack(tokens, dim=1), torch.stack(entropies, dim=1)
+                return torch.stack(tokens, dim=1), torch.stack(entropies, dim=1), torch.stack(logps, dim=1)
             context.read(tokens[-1][:, None])
 
 
