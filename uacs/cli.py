@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from uacs.cli_options import FOLDER, PLACE, clear_afterwards, finite, notes
+from uacs.cli_train import train
 from uacs.cli_tune import tune
 from uacs.errors import UacsError, WrongUse
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 READOUTS, HINTS = ("decode", "trie", "head"), ("numbers", "words", "both")
-RESUMED = ("demo", "train ubm", "calibrate", "evaluate", "tune thresholds", "tune ubm")
+RESUMED = ("demo", "train ubm", "train mllm", "calibrate", "evaluate", "tune thresholds", "tune ubm")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -81,7 +82,7 @@ def commands() -> None:
 
     \b
     Start here:   uacs demo
-    Your data:    uacs prepare, uacs train ubm, uacs calibrate, uacs evaluate
+    Your data:    uacs prepare, uacs train ubm, uacs train mllm, uacs calibrate, uacs evaluate
     Afterwards:   uacs status, uacs report, uacs replay, uacs compare
     Better:       uacs tune thresholds, uacs tune ubm
     Trouble:      uacs doctor
@@ -105,6 +106,13 @@ def _run_options(function):
         click.option("--readout", type=click.Choice(READOUTS), help="How the large model's answer is read; decode."),
         click.option("--config", type=FOLDER, help="Settings of the run as YAML; --set goes over it."),
         click.option("--out", type=PLACE, required=True, help="Run directory, path or URI; a run begun there goes on."),
+        click.option(
+            "--adapter",
+            "adapters",
+            multiple=True,
+            type=FOLDER,
+            help="Of `uacs train mllm`, over --mllm; of several the one for the dataset answers.",
+        ),
         click.option("--verifier", metavar="SPEC", help="Stage 3 by replicas of its own, of this or another model."),
         click.option("--mllm", required=True, metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet."),
         click.option("--ubm", type=FOLDER, required=True, help="A trained UBM."),
@@ -161,51 +169,6 @@ def prepare(source: str, out: Path, columns: tuple[str, ...], **settings) -> Non
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}
     print(f"{out}: {dataset.info.name}, " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
     notes(dataset.info.notes)
-
-
-@commands.group()
-def train() -> None:
-    """Train a model."""
-
-
-@train.command(epilog="Example: uacs train ubm data/mosi --preset mosi --out models/ubm --set seed=1112")
-@click.argument("data")
-@click.option("--out", type=FOLDER, required=True, help="Folder of the UBM; a training cut off there goes on.")
-@click.option("--preset", help="Table I's column: mosi, mosei or sims; default: the dataset's.")
-@click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Ray workers that share every batch; with --set device=cuda each has a GPU of its own.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One training setting, as seed=1112.")
-def ubm(
-    data: str, out: Path, preset: str | None, text_encoder: str | None, workers: int, overrides: tuple[str, ...]
-) -> None:
-    """Train the small model on DATA's split train, stopped by split valid."""
-    from uacs.console import counter, print_epoch
-    from uacs.data.prepare import PrepareSettings, open_dataset, recognised
-    from uacs.ubm.folder import DEFAULT_ENCODERS
-    from uacs.ubm.settings import training_settings
-    from uacs.ubm.training import best_epoch
-    from uacs.ubm.training import train as train_ubm
-
-    clear_afterwards(out)
-    training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
-    with counter("preparing") as progress:
-        dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
-    settings = training_settings(preset or dataset.info.kind.preset, list(overrides))
-    encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
-    if workers == 1:
-        epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
-    else:
-        from uacs.cluster.training import train as train_together
-
-        epochs = train_together(dataset, encoder, settings, out, workers, print_epoch)
-    best = epochs[best_epoch(epochs)]
-    print(f"{out}: epoch {best['epoch']:.0f} is kept, valid Acc2 {best['valid_acc2']:.1%}, MAE {best['valid_mae']:.3f}")
 
 
 @commands.command(
@@ -397,6 +360,7 @@ def _settings(
     readout: str | None,
     hints: str | None,
     verify_prefill: bool | None,
+    adapters: tuple[Path, ...],
 ):
     """The run's settings; an option of its own goes over --set, which goes over the file. large are its SPECs."""
     from uacs import console
@@ -404,9 +368,11 @@ def _settings(
 
     if log_json:
         console.log_json(log_json)
-    asked = {"readout": readout, "hints": hints, "verify_prefill": verify_prefill}
+    asked: dict[str, object] = {"readout": readout, "hints": hints, "verify_prefill": verify_prefill}
+    asked["adapters"] = [*map(str, adapters)] or None
     if (idle := [name for name, value in asked.items() if value is not None]) and not any(map(_is_asked, large)):
-        raise WrongUse(f"--{idle[0].replace('_', '-')}: recorded answers are as they were taken; leave it away")
+        option = {"adapters": "adapter"}.get(idle[0], idle[0])
+        raise WrongUse(f"--{option.replace('_', '-')}: recorded answers are as they were taken; leave it away")
     named = {"max_errors": max_errors} | {f"mllm.{name}": value for name, value in asked.items()}
     return evaluation_settings(
         config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value is not None)
@@ -441,4 +407,5 @@ def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, o
         return Models(prepared, split, ubm, mllm, verifier)
 
 
+commands.add_command(train)
 commands.add_command(tune)

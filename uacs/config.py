@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import NoneType
-from typing import get_args
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from uacs.cluster.resources import Resources
 from uacs.errors import BadInput, WrongUse
 from uacs.mllm import MllmSettings
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class EvaluationSettings(BaseModel):
@@ -53,16 +55,21 @@ class EvaluationSettings(BaseModel):
 
 
 def evaluation_settings(file: Path | None = None, overrides: tuple[str, ...] = ()) -> EvaluationSettings:
-    """A YAML file's settings with `dotted.key=value` overrides; raises naming the key and the mend.
+    """A run's settings, as `settings_of` reads them.
 
     >>> evaluation_settings(overrides=("resources.pool=1-4",)).resources.pool
     (1, 4)
     """
+    return settings_of(EvaluationSettings, file, overrides)
+
+
+def settings_of(kind: type[Settings], file: Path | None = None, overrides: tuple[str, ...] = ()) -> Settings:
+    """A YAML file's settings with `dotted.key=value` overrides; raises naming the key and the mend."""
     values = _read(file) if file else {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise WrongUse(f"--set {override}: expected key=value, as resources.pool=4")
+            raise WrongUse(f"--set {override}: expected key=value, as {_keys(kind)[0]}=4")
         *sections, name = key.split(".")
         place = values
         for section in sections:
@@ -71,12 +78,12 @@ def evaluation_settings(file: Path | None = None, overrides: tuple[str, ...] = (
                 raise WrongUse(f"--set {override}: {section} is a value, not a section")
         place[name] = yaml.safe_load(value)
     try:
-        return EvaluationSettings.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        known = f"; there is {', '.join(_keys(EvaluationSettings))}" if first["type"] == "extra_forbidden" else ""
-        raise WrongUse(f"{file or '--set'}: {key}: {first['msg']}{known}") from None
+        known = f"; there is {', '.join(_keys(kind))}" if first["type"] == "extra_forbidden" else ""
+        raise WrongUse(f"{file or '--set'}: {key}: {first['msg']}{known}".replace(": : ", ": ")) from None
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -30,6 +30,22 @@ def counter(what: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
+def training(what: str) -> Iterator[Callable[[dict], None]]:
+    """A bar for a training that reports its steps, and a line for each of its looks at split valid."""
+    with _bar(what) as update:
+
+        def hear(news: dict) -> None:
+            if "judged" not in news:
+                update(news["step"], news["of"], f"loss {news['loss']:.3f}")
+                return
+            lost = f"   {news['unanswered']} unanswered" if news["unanswered"] else ""
+            figures = f"valid Acc2 {news['acc2']:.1%}   MAE {news['mae']:.3f}{lost}   {news['seconds']:.1f} s"
+            print(f"step {news['step']:4} of {news['of']}   {figures}", flush=True)
+
+        yield hear
+
+
+@contextmanager
 def cascade(what: str) -> Iterator["Told"]:
     """A line for each stage of a run; where output goes to a file, such lines every minute. One line at the end."""
     started = said = time.perf_counter()

@@ -21,6 +21,7 @@ from uacs.data.corpus import clips
 from uacs.data.prepare import PrepareSettings, dataset_of, is_prepared, open_source
 from uacs.data.prepared import SPLITS, PreparedDataset
 from uacs.errors import UacsError
+from uacs.mllm import adapters
 from uacs.records import ANSWERED, Sample
 from uacs.ubm.settings import load_config
 
@@ -203,9 +204,10 @@ def _ubm(ubm: Path, data: str | None) -> Iterator[Finding]:
 def _mllm(spec: str, settings: EvaluationSettings, data: str | None) -> Iterator[Finding]:
     mllm.check(spec)
     info = PreparedDataset(data).info if data else None
-    score_range, language = (info.score_range, info.language) if info else ((-3.0, 3.0), "en")
+    about = adapters.manifest(spec) if info is None and adapters.is_adapter(spec) else info
+    score_range, language = (about.score_range, about.language) if about else ((-3.0, 3.0), "en")
     started = time.perf_counter()
-    model = mllm.build(spec, settings.mllm, score_range, language)
+    model = mllm.build(spec, settings.mllm, score_range, language, info.name if info else None)
     yield Finding("ok", f"{spec} is loaded in {time.perf_counter() - started:.1f} s, read-out {model.readout}")
     if spec.startswith(mllm.RECORDED):
         if data:

@@ -8,9 +8,12 @@ WHOLE = 64 * 2**20
 """Files up to this size are read whole; of larger ones a block in every `STRIDE` (a 7B model's shards take minutes)."""
 BLOCK, STRIDE = 2**16, 2**22
 
+BESIDE = ("training.json", "out_of_fold.parquet")
+"""Files in a model's folder on which none of its answers depends: how it was trained, what others like it answer."""
+
 
 def of_folder(folder: Path) -> str:
-    """Of the names and contents of a model folder's files, by name; logs and hidden files do not count."""
+    """Of the names and contents of a model folder's files, by name; `BESIDE` and hidden files do not count."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and _counts(p.relative_to(folder))):
         digest.update(f"{path.relative_to(folder)} {of_file(path)}\n".encode())
@@ -43,4 +46,7 @@ def of_settings(settings: object) -> str:
 
 
 def _counts(path: Path) -> bool:
-    return not any(part.startswith(".") for part in path.parts) and path.name != "training.json"
+    if any(part.startswith(".") for part in path.parts):
+        return False
+    # folds/ comes and goes beside a UBM that is done: others are trained there (uacs.ubm.folds)
+    return path.name not in BESIDE and path.parts[0] != "folds"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.ubm.test_training import figures, without_dropout
-from uacs.cluster.training import preflight, train
+from uacs.cluster.training import train
+from uacs.cluster.workers import preflight
 from uacs.errors import Refused
 from uacs.ubm import training
 from uacs.ubm.folder import load_weights

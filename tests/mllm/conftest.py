@@ -1,5 +1,6 @@
 """A thinker small enough to train within a test, and clips of every kind for it."""
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -8,7 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from uacs.mllm import MllmSettings, prompts, tiny_native, tiny_omni, training
+from uacs.data.prepared import DatasetInfo, PreparedDataset, write_part
+from uacs.mllm import MllmSettings, finetuning, prompts, tiny_native, tiny_omni, training
+from uacs.mllm.finetuning import FinetuningSettings, Training
 from uacs.mllm.predictor import LargePredictor
 from uacs.records import LargeOutput, Sample
 
@@ -149,3 +152,38 @@ def answers(model, samples):
     outputs = model.answer(samples)
     assert {o.status for o in outputs} <= {"ok", "clipped"}, "the fixture's model was trained too little to answer"
     return outputs
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory, samples) -> PreparedDataset:
+    """The samples as a dataset with labels by their kind: thirty to learn from, ten to look at."""
+    labelled = [replace(sample, label=(-2.4, -1.2, 0.2, 1.2, 2.4)[i % 5]) for i, sample in enumerate(samples)]
+    return dataset_of(tmp_path_factory.mktemp("course"), {"train": labelled[:30], "valid": labelled[30:]})
+
+
+def dataset_of(folder: Path, splits: dict[str, list[Sample]], name: str = "demo") -> PreparedDataset:
+    """A prepared dataset of samples as they are."""
+    parts = {f"{split}-00000.parquet": write_part(folder, f"{split}-00000.parquet", of) for split, of in splits.items()}
+    info = DatasetInfo(name=name, like="mosi", score_range=RANGE, language="en", features={}, parts=parts)
+    (folder / "dataset.json").write_text(info.model_dump_json())
+    return PreparedDataset(folder)
+
+
+@pytest.fixture(scope="session")
+def short() -> FinetuningSettings:
+    """Settings for a training of a few steps, in which each of them is seen."""
+    settings = dict(rank=4, alpha=8, lr=5e-3, epochs=2, batch_size=8, at_once=4, validations=1, save_steps=2)
+    return FinetuningSettings(**settings, mllm=MllmSettings(frames=2, threads=1))
+
+
+@pytest.fixture(scope="session")
+def adapter_of(tmp_path_factory, trained_of, course, short):
+    """A function from a family's name to an adapter over its trained folder."""
+
+    @cache
+    def made(family: str) -> Path:
+        folder = tmp_path_factory.mktemp("adapter") / family
+        finetuning.train(Training(course, str(trained_of(family)), short, folder))
+        return folder
+
+    return made

@@ -114,7 +114,7 @@ def test_a_folder_whose_writing_failed_is_no_model(untrained, samples, tmp_path,
 
 def test_the_learning_rate_warms_up_and_falls_to_its_floor():
     settings = TrainingSettings(warmup_steps=4, final_lr=0.05)
-    shares = [lr_share(step, 104, settings) for step in range(105)]
+    shares = [lr_share(step, 104, settings.warmup_steps, settings.final_lr) for step in range(105)]
     assert shares[:4] == [0.25, 0.5, 0.75, 1.0]
     assert [shares[4], shares[54], shares[104]] == pytest.approx([1.0, 0.525, 0.05])
     assert all(a >= b for a, b in pairwise(shares[3:]))

@@ -144,6 +144,7 @@ def rewrite_report(folder: Place) -> dict:
 def _identity(models: Models, settings: EvaluationSettings) -> dict:
     """What a run's outcomes depend on; raises unless data and models belong together."""
     config, info = load_config(models.ubm), models.dataset.info
+    about = info.language, info.score_range, info.name
     refuse_other_data(config, models.dataset, models.ubm)
     return {
         "dataset": info.name,
@@ -152,10 +153,8 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
         "data": models.dataset.checksum(models.split)[:16],
         "ubm": fingerprints.of_folder(models.ubm),
         "estimator": config.estimator,
-        **mllm.identity(models.mllm, settings.mllm, info.language),
-        **(
-            {"verifier": mllm.identity(models.verifier, settings.of_verifier, info.language)} if models.verifier else {}
-        ),
+        **mllm.identity(models.mllm, settings.mllm, *about),
+        **({"verifier": mllm.identity(models.verifier, settings.of_verifier, *about)} if models.verifier else {}),
     }
 
 
@@ -231,6 +230,7 @@ def _workers(
 def _work(run: Run, models: Models, ask: Ask, apps: list[str], counter, settings: EvaluationSettings) -> Work:
     return Work(
         data=places.absolute(models.dataset.folder),
+        dataset=models.dataset.info.name,
         ubm=str(models.ubm.absolute()),
         out=places.absolute(run.place(OUTCOMES)),
         apps=apps,

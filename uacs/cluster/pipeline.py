@@ -62,6 +62,7 @@ class Work:
     """
 
     data: Place
+    dataset: str
     ubm: str
     out: Place
     apps: list[str]
@@ -194,7 +195,8 @@ class LargeStage:
         answers: Answering = Asking(large, told).answers
         if verifier:
             answers = by_two(answers, Asking(verifier[0], lambda asked, twice: told(0, asked)).answers)
-        answer = ask(samples, small, due, ask_.tau_large, ask_.verify, self.work.chunk_size, answers)
+        wanted = ask_.tau_large, ask_.verify, self.work.chunk_size
+        answer = ask(samples, small, due, *wanted, answers, self.work.dataset)
         return outcomes.build(samples, small, answer.large, answer.verify)
 
 

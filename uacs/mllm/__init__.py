@@ -82,6 +82,7 @@ class MllmSettings(BaseModel):
         description="HumanOmni, VideoLLaMA2: frames stretched to a square, or put on one, as in their training",
     )
     towers: Towers = Towers()
+    adapters: list[str] = Field([], description="folders of adapters over it; the one for the dataset answers")
     threads: int = Field(1, ge=1, description="torch threads on CPU")
 
 
@@ -110,15 +111,49 @@ class LargeModel(Protocol):
         """Stage 2, and stage 3 for the samples that are due for it; the others are not asked again."""
 
 
-def build(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str = "en") -> LargeModel:
-    """The model that `spec` names, ready to be asked; raises `BadInput` naming the folder and the mend."""
+def build(
+    spec: str,
+    settings: MllmSettings,
+    score_range: tuple[float, float],
+    language: str = "en",
+    dataset: str | None = None,
+) -> LargeModel:
+    """The model that `spec` names, ready to be asked; raises `BadInput` naming the folder and the mend.
+
+    Of several adapters the one for the dataset of that name answers.
+    """
     if spec.startswith(RECORDED):
         from uacs.mllm.recorded import RecordedAnswers
 
         return RecordedAnswers(spec.removeprefix(RECORDED), score_range)
+    from uacs.mllm import adapters
     from uacs.mllm.predictor import LargePredictor
 
-    return LargePredictor(spec, settings, score_range, language)
+    base, folders = adapters.over(spec, settings.adapters)
+    if not folders:
+        return LargePredictor(base, settings, score_range, language)
+    folder = adapters.chosen(adapters.by_dataset(folders), dataset)
+    adapters.fit(folder, score_range, language)
+    return LargePredictor(base, settings, score_range, language, folder)
+
+
+def build_each(
+    spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str
+) -> dict[str | None, LargeModel]:
+    """What a replica holds: a model by the dataset of each adapter, all over the same weights; without any, by None."""
+    from uacs.mllm import adapters
+
+    base, folders = (spec, []) if spec.startswith(RECORDED) else adapters.over(spec, settings.adapters)
+    if not folders:
+        return {None: build(spec, settings, score_range, language)}
+    from uacs.mllm.predictor import LargePredictor, Loaded
+
+    loaded = Loaded.of(base, settings)
+    models: dict[str | None, LargeModel] = {}
+    for dataset, folder in adapters.by_dataset(folders).items():
+        of = adapters.manifest(folder)
+        models[dataset] = LargePredictor(base, settings, of.score_range, of.language, folder, loaded)
+    return models
 
 
 def load(
@@ -201,6 +236,10 @@ def check(spec: str) -> None:
         read_answers(spec.removeprefix(RECORDED))
     elif spec.endswith(".parquet"):
         raise BadInput(f"{spec}: a table is no model; if it holds a model's answers, say {RECORDED}{spec}")
+    elif (Path(spec) / "adapter_config.json").is_file():
+        from uacs.mllm import adapters
+
+        adapters.over(spec, ())
     else:
         model_type(spec)
 
@@ -224,18 +263,32 @@ def absolute(spec: str) -> str:
     return prefix + str(path.absolute()) if path.exists() else spec
 
 
-def identity(spec: str, settings: MllmSettings, language: str) -> dict:
-    """What a model's answers depend on: itself, and unless they are recorded, how it is asked and read."""
+def identity(
+    spec: str,
+    settings: MllmSettings,
+    language: str,
+    score_range: tuple[float, float] | None = None,
+    dataset: str | None = None,
+) -> dict:
+    """What a model's answers depend on: itself, and unless they are recorded, how it is asked and read.
+
+    Of several adapters it is the one for the dataset, which has to answer in its range; without a score range, all.
+    """
     if spec.startswith(RECORDED):
         return {"mllm": fingerprint(spec), "readout": "recorded"}
-    from uacs.mllm import prompts
+    from uacs.mllm import adapters, prompts
+
+    base, folders = adapters.over(spec, settings.adapters)
+    if folders and score_range is not None:
+        folders = [adapters.chosen(adapters.by_dataset(folders), dataset)]
+        adapters.fit(folders[0], score_range, language)
 
     # only what differs from the defaults, so that runs made before there was a choice go on
     choices = {"load_in_4bit", "aspect", "hints", "verify_prefill"}
     chosen = settings.model_dump(include=choices, exclude_defaults=True)
     named = {name: fingerprint_of_tower(tower) for name, tower in settings.towers if tower}
     return {
-        "mllm": fingerprint(spec),
+        "mllm": "+".join([fingerprint(base), *sorted(map(adapters.fingerprint, folders))]),
         "readout": settings.readout,
         "prompts": prompts.version(language, settings.hints),
         "frames": settings.frames,

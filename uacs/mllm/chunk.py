@@ -15,7 +15,7 @@ class Chunk:
     """Escalated samples with their small answers, and what is wanted of the large model.
 
     tau_large decides with `verify: due`; it may be NaN where `verify` is conflict or never. Where another model has
-    answered stage 2, large has its answers, and stage 3 alone is wanted.
+    answered stage 2, large has its answers, and stage 3 alone is wanted. dataset names the adapter that is to answer.
     """
 
     samples: list[Sample]
@@ -23,6 +23,7 @@ class Chunk:
     tau_large: float
     verify: Verify
     large: list[LargeOutput] | None = None
+    dataset: str | None = None
 
     def due(self, small: list[SmallOutput], large: list[LargeOutput]) -> np.ndarray:
         """Which of some samples, by both models' answers to them, are asked about again, (N,) truths."""
@@ -61,6 +62,7 @@ def ask(
     verify: Verify,
     size: int,
     answer: Answering,
+    dataset: str | None = None,
 ) -> ChunkAnswer:
     """Have the samples that are `due`, a mask (N,), answered in chunks of `size`; the others are not asked.
 
@@ -68,7 +70,9 @@ def ask(
     """
     asked = np.flatnonzero(due).tolist()
     positions = [asked[i : i + size] for i in range(0, len(asked), size)]
-    chunks = [Chunk([samples[i] for i in at], [small[i] for i in at], tau_large, verify) for at in positions]
+    chunks = [
+        Chunk([samples[i] for i in at], [small[i] for i in at], tau_large, verify, dataset=dataset) for at in positions
+    ]
     large, looked = [NOT_ASKED] * len(samples), [NOT_ASKED] * len(samples)
     for at, answers in zip(positions, answer(chunks), strict=True):
         for i, second, third in zip(at, answers.large, answers.verify, strict=True):

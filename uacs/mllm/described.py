@@ -9,10 +9,11 @@ import numpy as np
 from uacs.data.media import Footage
 from uacs.errors import BadInput, shown
 from uacs.mllm import head
+from uacs.mllm.adapters import is_adapter, manifest
 from uacs.mllm.batches import position_bytes
 from uacs.mllm.native.hub import local
 from uacs.mllm.predictor import LargePredictor
-from uacs.mllm.prompts import question
+from uacs.mllm.prompts import question, version
 from uacs.mllm.reading import spell
 from uacs.mllm.readouts import OverTrie
 from uacs.records import Sample
@@ -35,10 +36,23 @@ def describe(model: LargePredictor) -> Iterator[str]:
     if report := getattr(module, "report", None):
         yield f"{report.mapped} weights mapped, none missing; {_ignored(report.ignored)}"
         yield "towers: " + "; ".join(f"{tower} from {source}" for tower, source in report.sources.items())
+    if is_adapter(model.folder):
+        yield from _adapter(model)
     yield from inputs.described(inputs.media_of(_film(inputs.frames, seen=True, heard=True)))
     yield from _answers(model)
     yield from _read_outs(model)
     yield from _positions(model)
+
+
+def _adapter(model: LargePredictor) -> Iterator[str]:
+    """What an adapter was trained on, and whether it is asked as it was then."""
+    of, size = manifest(model.folder), sum(w.numel() for n, w in model.model.named_parameters() if ".lora_" in n)
+    looks = "with second looks" if of.second_looks else "without second looks"
+    yield f"an adapter of {size / 1e6:,.1f} M parameters over {of.base}, trained on {of.dataset} {looks}"
+    now = {"frames": model.inputs.frames, "prompts": version(model.language, model.settings.hints)}
+    for what, here in now.items():
+        if getattr(of, what) != here:
+            yield f"it was trained with {what} {getattr(of, what)}, and would now be asked with {here}"
 
 
 def _numbers(weight) -> int:
@@ -88,7 +102,7 @@ def _positions(model: LargePredictor) -> Iterator[str]:
 
 
 def _read_outs(model: LargePredictor) -> Iterator[str]:
-    folder = local(model.inputs.spec)
+    folder = local(model.folder)
     try:
         if model.slides:
             raise BadInput("its attention slides")
@@ -98,6 +112,8 @@ def _read_outs(model: LargePredictor) -> Iterator[str]:
         scored = f"no trie ({error})"
     read = "head" if (folder / head.FILE).is_file() else f"no head (no {head.FILE})"
     yield f"read-outs: decode, {scored}, {read}; this is {model.readout}"
+    if is_adapter(folder):
+        return  # whose manifest has told it
     if (record := folder / "training.json").is_file():
         hints = json.loads(record.read_text()).get("settings", {}).get("hints", "numbers")
         other = "" if hints == model.settings.hints else f", and would now be asked with {model.settings.hints}"

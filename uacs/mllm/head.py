@@ -33,12 +33,12 @@ class Head(nn.Module):
 
     def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Score (B,) and logits (B, 3) of states (B, H)."""
-        out = self.layers(states)
+        out = self.layers(states.to(self.layers[0].weight.dtype)).float()
         return out[:, 0] * self.bound, out[:, 1:]
 
     def loss(self, states: torch.Tensor, labels: list[float]) -> torch.Tensor:
         """Squared error of the score, in halves of the range, plus cross-entropy of the polarity, 1 : 1 (Eq. 9)."""
-        score, logits = self(states.float())
+        score, logits = self(states)
         wanted = torch.tensor(labels, device=score.device)
         classes = torch.as_tensor(training_class(np.array(labels)), device=score.device)
         squared = torch.nn.functional.mse_loss(score / self.bound, wanted / self.bound)

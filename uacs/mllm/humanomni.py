@@ -45,6 +45,9 @@ from uacs.mllm.native.tokenizers import decoder_tokenizer, gate_tokenizer
 from uacs.mllm.native.turns import QWEN2_TEMPLATE, Turns, cut
 from uacs.mllm.prompts import Prompt
 
+CONNECTORS = ("projector", "audio_projector")
+"""The modules that lead from towers to decoder."""
+
 GATE = "bert-base-uncased"  # configs do not name it; the original's code does
 GATE_WIDTH = 3584  # likewise, whatever the decoder's width
 

@@ -8,14 +8,16 @@ once, the second look goes on from what the first one has read, batch by batch.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from uacs.errors import BadInput
-from uacs.mllm import Due, MllmSettings, batches, family, head, load
+from uacs.mllm import Due, MllmSettings, adapters, batches, family, head, load, lora
 from uacs.mllm.context import Context
+from uacs.mllm.head import Head
 from uacs.mllm.prompts import Prompt, question, second_question
 from uacs.mllm.reading import Reading
 from uacs.mllm.readouts import Decode, FromHead, OverTrie, ReadOut
@@ -60,23 +62,56 @@ class _Look:
     encoded: list[dict] | None
 
 
-class LargePredictor:
-    """Answers samples by text and clip, whatever of them there is (stage 2), and a second time with hints (stage 3)."""
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint in memory, its family's file, its way from samples to batches, and a head that is not in a file."""
 
-    def __init__(self, spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str = "en"):
+    model: Any
+    family: ModuleType
+    inputs: Any
+    head: Head | None = None
+
+    @classmethod
+    def of(cls, spec: str, settings: MllmSettings) -> "Loaded":
+        """The checkpoint of a folder or hub id; raises `BadInput` naming it and the mend."""
+        model = load(spec, settings.dtype, settings.device, settings.towers, settings.load_in_4bit)
+        kind = family(spec)
+        return cls(model, kind, kind.Inputs(spec, model, settings))
+
+
+class LargePredictor:
+    """Answers samples by text and clip, whatever of them there is (stage 2), and a second time with hints (stage 3).
+
+    With an adapter's folder it answers through that; what was `loaded` may be shared by several that do.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        settings: MllmSettings,
+        score_range: tuple[float, float],
+        language: str = "en",
+        adapter: str | None = None,
+        loaded: Loaded | None = None,
+    ):
         if settings.device == "cpu":
             torch.set_num_threads(settings.threads)
         self.settings, self.score_range, self.language = settings, score_range, language
         self.readout: str = settings.readout
-        self.model = load(spec, settings.dtype, settings.device, settings.towers, settings.load_in_4bit)
-        self.family = family(spec)
-        self.inputs = self.family.Inputs(spec, self.model, settings)
+        loaded = loaded or Loaded.of(spec, settings)
+        self.model, self.family, self.inputs = loaded.model, loaded.family, loaded.inputs
+        self.folder, self.adapter = adapter or spec, adapters.name_of(adapter) if adapter else None
+        if adapter and self.adapter:
+            lora.load(self.model, adapter, self.adapter)
+            if settings.frames is None:  # as many as it was trained with
+                as_trained = settings.model_copy(update={"frames": adapters.manifest(adapter).frames})
+                self.inputs = self.family.Inputs(spec, self.model, as_trained)
         self.ends = _turn_ends(self.model, self.inputs)
         self.decoder, self.vocabulary = self.family.decoder_of(self.model), self.model.get_output_embeddings()
         config = self.decoder.config
         window = getattr(config, "sliding_window", None)
         self.slides = bool(window and window < config.max_position_embeddings)
-        self.reads = self._read_out(spec)
+        self.reads = self._read_out(self.folder, loaded.head)
         self.read_on = HINTS_ROOM + self.reads.most
         each = sum(batches.position_bytes(config, self.vocabulary.weight.element_size()))
         self.most_positions = int(settings.batch_gib * GIB / each)
@@ -144,6 +179,8 @@ class LargePredictor:
         self, samples: list[Sample], prompt: Callable[[int], Prompt], outputs: list[LargeOutput]
     ) -> Iterator[list[_Row]]:
         """Rows that are read together; a sample that makes none has its output written, which says why."""
+        if self.adapter:
+            lora.use(self.model, self.adapter)
         rows: list[_Row] = []
         held, most = 0, self.settings.batch_gib * GIB
         for i, sample in enumerate(samples):
@@ -198,10 +235,11 @@ class LargePredictor:
             hints=self.settings.hints,
         )
 
-    def _read_out(self, spec: str) -> ReadOut:
+    def _read_out(self, spec: str, known: Head | None) -> ReadOut:
         if self.readout == "head":
-            states = self.vocabulary.weight.shape[-1]
-            return FromHead(head.load(spec, states, self.score_range, self.model.device), self.score_range)
+            states = self.decoder.config.hidden_size
+            found = known or head.load(spec, states, self.score_range, self.model.device)
+            return FromHead(found, self.score_range)
         if self.readout == "trie":
             if self.slides:
                 raise BadInput(f"{spec}: its attention slides, and a trie would see all; read it by decode or head")

@@ -19,6 +19,9 @@ from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, Towers, four_bits
 from uacs.mllm.omni_inputs import OmniInputs, first_line
 
+CONNECTORS = ("model.visual.merger", "model.audio_tower.proj")
+"""The modules that lead from towers to decoder."""
+
 
 class Inputs(OmniInputs):
     """The thinker's way from samples to tensors."""

@@ -103,7 +103,7 @@ def train(
             hint_noise = settings.hint_noise if rng.random() < settings.hinted else None
             rows = [_row(lesson, inputs, hint_noise, score_range, language, settings.hints, rng) for lesson in batch]
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * lr_share(step, steps, settings)
+                group["lr"] = settings.lr * lr_share(step, steps, settings.warmup_steps, settings.final_lr)
             loss, ends = answer_loss(kind, model, inputs, rows)
             epoch.append(loss.item())
             if head:
@@ -133,11 +133,13 @@ def train(
     return report
 
 
-def answer_loss(kind: ModuleType, model, inputs, rows: list[tuple]) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_loss(
+    kind: ModuleType, model, inputs, rows: list[tuple], reduction: str = "mean"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross-entropy in nats over the answers' tokens, and the states (rows, H) that the answers begin from.
 
     rows are pairs of a turn with its answer and n, how many of its last tokens are the answer; kind is the model's
-    family.
+    family; reduction is as PyTorch's cross_entropy has it.
     """
     batch = moved(inputs.collate([row for row, _ in rows], padding="right"), model.device)
     hidden = kind.decoder_of(model)(**kind.embedded(model, batch), use_cache=False).last_hidden_state
@@ -145,7 +147,8 @@ def answer_loss(kind: ModuleType, model, inputs, rows: list[tuple]) -> tuple[tor
     told = [hidden[k, row.length - n - 1 : row.length - 1] for k, (row, n) in enumerate(rows)]
     logits = model.get_output_embeddings()(torch.cat(told))
     answers = torch.tensor([token for row, n in rows for token in row.ids[-n:]], device=logits.device)
-    return torch.nn.functional.cross_entropy(logits.float(), answers), torch.stack([states[0] for states in told])
+    loss = torch.nn.functional.cross_entropy(logits.float(), answers, reduction=reduction)
+    return loss, torch.stack([states[0] for states in told])
 
 
 def _head(model, score_range: tuple[float, float], settings: TrainingSettings) -> Head:
@@ -155,12 +158,12 @@ def _head(model, score_range: tuple[float, float], settings: TrainingSettings) -
         return Head(model.get_output_embeddings().weight.shape[-1], score_range[1]).to(model.device)
 
 
-def lr_share(step: int, steps: int, settings: TrainingSettings) -> float:
-    """The share of the full learning rate at a step: a straight warm-up, then a cosine down to `final_lr`."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
-    return settings.final_lr + (1 - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
+def lr_share(step: int, steps: int, warmup_steps: int, final: float) -> float:
+    """The share of the full learning rate at a step: a straight warm-up, then a cosine down to `final`."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)

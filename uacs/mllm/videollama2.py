@@ -77,6 +77,9 @@ SYSTEM = (
 )
 """Llama 2's system message, which the Mistral checkpoints were trained with and are asked with."""
 
+CONNECTORS = ("projector", "audio_projector")
+"""The modules that lead from towers to decoder."""
+
 
 @dataclass(frozen=True)
 class VideoLlama2Config:

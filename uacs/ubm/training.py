@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import distributed, nn
 
-from uacs import metrics
+from uacs import fingerprints, metrics
 from uacs.cascade.uncertainty import entropy, training_class
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, Refused, UacsError
@@ -27,7 +27,7 @@ from uacs.records import Sample
 from uacs.ubm import folder as ubm_folder
 from uacs.ubm.batches import Encoded, check, collate, encode
 from uacs.ubm.model import Ubm
-from uacs.ubm.settings import TrainingSettings, UbmConfig
+from uacs.ubm.settings import TrainingSettings, UbmConfig, load_config
 
 Epoch = dict[str, float]
 WINDOW = 16  # batches that are sorted by length together
@@ -57,22 +57,26 @@ def train(
     out: Path,
     progress: Callable[[Epoch], None] | None = None,
     answers: Callable[[Epoch, Answered], None] | None = None,
+    without: frozenset[str] = frozenset(),
 ) -> list[Epoch]:
     """Train on split train, stop by split valid, leave the best epoch in `out`; returns the epochs.
+
+    Samples of split train that `without` names are passed over; nothing of theirs is in the UBM.
 
     A training that was cut off is taken up where its last epoch ended, by as many processes as there are
     now. `answers` hears of an epoch before it is saved, and so again if the training is cut off in between;
     `progress` hears of it once that is done. Raises `Refused` if `out` holds a finished UBM or one begun with
     other settings or data, and `Diverged` where the learning rates were too high.
     """
-    begun = begun_in(out, dataset, text_encoder, settings)
+    begun = begun_in(out, dataset, text_encoder, settings, without)
     config = _config(dataset, text_encoder, settings)
     rank, size = _place()
 
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     model, tokenizer = ubm_folder.new(config)
-    training, valid = _Split(dataset, "train", tokenizer, config), _Split(dataset, "valid", tokenizer, config)
+    training = _Split(dataset, "train", tokenizer, config, without)
+    valid = _Split(dataset, "valid", tokenizer, config)
     _standardise(model, training.encoded)
     model.to(settings.device)
     optimiser = torch.optim.Adam(_parameter_groups(model, settings))
@@ -93,28 +97,67 @@ def train(
         if rank == 0:
             if answers and answered:
                 answers(epoch, answered)
-            _save_epoch(out, model, optimiser, epochs, _identity(config, dataset))
+            _save_epoch(out, model, optimiser, epochs, config.model_dump() | _data(dataset, without))
             if progress:
                 progress(epoch)
 
     if size > 1:
         distributed.barrier()  # the state goes now, and whoever took up a finished training may still read it
     if rank == 0:
-        _save_best(out, model, tokenizer, config, epochs, training.left_out + valid.left_out)
+        told = {"left_out": training.left_out + valid.left_out, "data": _data(dataset, without)}
+        _save_best(out, model, tokenizer, config, epochs, told)
     return epochs
 
 
-def begun_in(out: Path, dataset: PreparedDataset, text_encoder: str, settings: TrainingSettings) -> bool:
+def begun_in(
+    out: Path,
+    dataset: PreparedDataset,
+    text_encoder: str,
+    settings: TrainingSettings,
+    without: frozenset[str] = frozenset(),
+) -> bool:
     """Whether `out` holds the state of this very training; raises `Refused` for another's or a finished UBM."""
     if not (out / "unfinished" / "state.pt").exists():
         if (out / "config.json").exists():
             raise Refused(f"{out}: a trained model lies there; name another --out or remove it")
         return False
     begun = json.loads((out / "unfinished" / "identity.json").read_text())
-    now = json.loads(json.dumps(_identity(_config(dataset, text_encoder, settings), dataset)))
-    if different := [key for key in now if begun.get(key) != now[key]]:
-        raise Refused(f"{out}: a training with other {', '.join(different)} was begun there; name another --out")
+    if different := differing(begun, identity(dataset, text_encoder, settings, without)):
+        raise Refused(f"{out}: a training with other {different} was begun there; name another --out")
     return True
+
+
+def finished_in(
+    out: Path,
+    dataset: PreparedDataset,
+    text_encoder: str,
+    settings: TrainingSettings,
+    without: frozenset[str] = frozenset(),
+) -> list[Epoch]:
+    """The epochs of this very training if it has left its UBM in `out`, else none; raises `Refused` for another's UBM.
+
+    Of a UBM made before training.json told its data, the data are taken to be these.
+    """
+    record = out / "training.json"
+    if (out / "unfinished" / "state.pt").exists() or not ((out / "config.json").exists() and record.exists()):
+        return []
+    now, told = identity(dataset, text_encoder, settings, without), json.loads(record.read_text())
+    made = load_config(out).model_dump(mode="json") | told.get("data", _data(dataset, without))
+    if different := differing(made, now):
+        raise Refused(f"{out}: a trained model lies there, of other {different}; name another --out or remove it")
+    return told["epochs"]
+
+
+def identity(
+    dataset: PreparedDataset, text_encoder: str, settings: TrainingSettings, without: frozenset[str] = frozenset()
+) -> dict:
+    """What a training's outcome depends on, as JSON has it; how many processes share it may change."""
+    return _config(dataset, text_encoder, settings).model_dump(mode="json") | _data(dataset, without)
+
+
+def differing(begun: dict, now: dict) -> str:
+    """The names in which two identities differ, empty if they do not."""
+    return ", ".join(name for name in now | begun if begun.get(name) != now.get(name))
 
 
 def _config(dataset: PreparedDataset, text_encoder: str, settings: TrainingSettings) -> UbmConfig:
@@ -129,24 +172,34 @@ def _config(dataset: PreparedDataset, text_encoder: str, settings: TrainingSetti
     )
 
 
-def _identity(config: UbmConfig, dataset: PreparedDataset) -> dict:
-    """What a training's outcome depends on; how many processes share it may change."""
-    return config.model_dump() | {split: dataset.checksum(split) for split in ("train", "valid")}
+def _data(dataset: PreparedDataset, without: frozenset[str]) -> dict:
+    """What is learned from and stopped by; samples are named only where some are left out."""
+    left_out = {"without": fingerprints.of_settings(sorted(without))} if without else {}
+    return {split: dataset.checksum(split) for split in ("train", "valid")} | left_out
 
 
 class _Split:
     """A split's labelled samples that can be read, encoded once, with their scores (N,) and classes (N,).
 
-    Read part by part, so that features are held once, as tensors: MOSEI's take gigabytes.
+    Those that `without` names are passed over. Read part by part, so that features are held once, as tensors:
+    MOSEI's take gigabytes.
     """
 
-    def __init__(self, dataset: PreparedDataset, split: str, tokenizer, config: UbmConfig):
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        split: str,
+        tokenizer,
+        config: UbmConfig,
+        without: frozenset[str] = frozenset(),
+    ):
         self.encoded: list[Encoded] = []
         self.sample_ids: list[str] = []
         self.left_out: list[str] = []
         labels: list[float] = []
         for part in dataset.parts(split):
-            samples = self._readable([s for s in dataset.read(part) if s.label is not None], config)
+            labelled = [s for s in dataset.read(part) if s.label is not None and s.sample_id not in without]
+            samples = self._readable(labelled, config)
             self.encoded += encode(samples, tokenizer, config.features, config.training.max_text_tokens)
             self.sample_ids += [s.sample_id for s in samples]
             labels += [s.label for s in samples if s.label is not None]
@@ -330,10 +383,10 @@ def _save_epoch(out: Path, model: Ubm, optimiser, epochs: list[Epoch], identity:
     aside.replace(place / "state.pt")
 
 
-def _save_best(out: Path, model: Ubm, tokenizer, config: UbmConfig, epochs: list[Epoch], left_out: list[str]) -> None:
+def _save_best(out: Path, model: Ubm, tokenizer, config: UbmConfig, epochs: list[Epoch], told: dict) -> None:
     model.load_state_dict(ubm_folder.load_weights(out))
     ubm_folder.save(model, tokenizer, config, out)
-    told = {"best_epoch": best_epoch(epochs) + 1, "epochs": epochs, "left_out": left_out}
-    (out / "training.json").write_text(json.dumps(told, indent=1))
+    record = {"best_epoch": best_epoch(epochs) + 1, "epochs": epochs} | told
+    (out / "training.json").write_text(json.dumps(record, indent=1))
     (out / "unfinished" / "state.pt").unlink()  # first: by it a training counts as unfinished
     shutil.rmtree(out / "unfinished")

@@ -12,7 +12,8 @@ from uacs import fingerprints
 from uacs.cluster import tally
 from uacs.cluster.resources import Resources
 from uacs.errors import BadInput, reason
-from uacs.mllm import MllmSettings, Towers, absolute, build, identity
+from uacs.mllm import MllmSettings, Towers, absolute, build_each, identity
+from uacs.mllm.adapters import chosen, is_adapter
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk
 
 UP = ("RUNNING", "UNHEALTHY")  # the second while a replica that died is built again
@@ -31,7 +32,7 @@ class LargeReplica:
     def _load(self) -> None:
         # Serve would build a replica that raises again and again; a wrong model folder must be said once
         try:
-            self.model, self.fault = build(*self.wanted), None
+            self.models, self.fault = build_each(*self.wanted), None
         except BadInput as error:
             self.fault = str(error)
         except Exception as error:
@@ -48,7 +49,7 @@ class LargeReplica:
         if self.fault:
             raise BadInput(self.fault)
         try:
-            return answer_chunk(self.model, chunk)
+            return answer_chunk(chosen(self.models, chunk.dataset), chunk)
         except RuntimeError as error:
             if "CUDA error" in str(error):
                 os._exit(1)  # its GPU answers nothing any more; Serve builds another, the chunk is asked again
@@ -127,6 +128,8 @@ def remove(app: str) -> None:
 
 def _name(spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, plan: Resources) -> str:
     """A deployment's name, which says what it serves, and on what: Serve tells it without asking a replica."""
+    if settings.adapters or is_adapter(spec):  # each brings a range and a language of its own
+        score_range, language = (0, 0), ""
     serves = fingerprints.of_settings([identity(spec, settings, language), score_range])
     reserved = plan.model_dump(include={"replicas", "replica_gpus", "actor_cpus"})
     return f"large-{serves}-{fingerprints.of_settings([settings.model_dump(), reserved])}"
@@ -136,7 +139,8 @@ def _placed(settings: MllmSettings, plan: Resources) -> MllmSettings:
     """The settings as a replica takes them: on the GPU that it reserves, and with paths that hold anywhere."""
     towers = Towers(**{kind: absolute(tower) if tower else None for kind, tower in settings.towers})
     device = "cuda" if plan.replica_gpus and settings.device == "cpu" else settings.device
-    return settings.model_copy(update={"device": device, "towers": towers})
+    adapters = [absolute(folder) for folder in settings.adapters]
+    return settings.model_copy(update={"device": device, "towers": towers, "adapters": adapters})
 
 
 def _serves(deployment: str) -> str:

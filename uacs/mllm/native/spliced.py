@@ -88,7 +88,9 @@ class SplicedModel(nn.Module):
         if encoded is None:
             encoded = self.towers(input_ids, attention_mask, **media)
         features = self.features(ids, encoded, **{name: media[name] for name in self.questions if name in media})
-        rows = [self._row(*pair) for pair in zip(ids, features, strict=True)]
+        # in one look-up: where weights lie in parts on several devices, each costs an exchange that all must make
+        texts = self.llm.get_input_embeddings()(torch.cat(ids).clamp(min=0).to(self.device)).split([*map(len, ids)])
+        rows = [_row(*parts) for parts in zip(ids, texts, features, strict=True)]
         length = max(map(len, rows))
         embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
         there = torch.zeros(len(rows), length, dtype=torch.long, device=embeds.device)
@@ -110,20 +112,22 @@ class SplicedModel(nn.Module):
     def _rows(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[torch.Tensor]:
         """Each row's ids without its padding."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return [row[kept.bool()].to(self.device) for row, kept in zip(input_ids, mask, strict=True)]
+        return [row[kept.bool()] for row, kept in zip(input_ids, mask, strict=True)]
 
-    def _row(self, ids: torch.Tensor, features: dict[int, torch.Tensor]) -> torch.Tensor:
-        """One row's embeddings (n, H), media in their places; raises `ValueError` where one is missing or left over."""
-        embed = self.llm.get_input_embeddings()
-        wanted = [int(i) for i in ids[ids < 0]]
-        if sorted(wanted) != sorted(features):
-            raise ValueError(f"a row has the markers {wanted}, and media for {sorted(features)}")
-        pieces, start = [], 0
-        for place in torch.nonzero(ids < 0).flatten().tolist():
-            text = embed(ids[start:place])
-            pieces += [text, features[int(ids[place])].to(text.dtype)]
-            start = place + 1
-        return torch.cat([*pieces, embed(ids[start:])])
+
+def _row(ids: torch.Tensor, text: torch.Tensor, features: dict[int, torch.Tensor]) -> torch.Tensor:
+    """One row's embeddings (n, H), media in their places; raises `ValueError` where one is missing or left over.
+
+    text (l, H) are the embeddings of its ids; those of markers mean nothing.
+    """
+    wanted = [int(i) for i in ids[ids < 0]]
+    if sorted(wanted) != sorted(features):
+        raise ValueError(f"a row has the markers {wanted}, and media for {sorted(features)}")
+    pieces, start = [], 0
+    for place in torch.nonzero(ids < 0).flatten().tolist():
+        pieces += [text[start:place], features[int(ids[place])].to(text.dtype)]
+        start = place + 1
+    return torch.cat([*pieces, text[start:]])
 
 
 def decoder_of(model: SplicedModel) -> nn.Module:

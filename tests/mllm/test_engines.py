@@ -1,0 +1,112 @@
+"""Two processes, by PyTorch alone and by DeepSpeed's own engine at ZeRO-2 and ZeRO-3, take the steps that one takes."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed, multiprocessing
+
+from uacs.errors import BadInput, WrongUse
+from uacs.mllm import adapters, finetuning
+from uacs.mllm.engines import SHIPPED, deepspeed_config
+from uacs.mllm.finetuning import Training
+
+ENGINES = {"plain": None, "zero2": "zero2", "zero3": "zero3"}
+
+
+def work(rank: int, size: int, meeting: str, tasks: dict[str, Training]) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    for name, task in tasks.items():
+        try:
+            finetuning.train(task, _stop_once(task.out))
+        except KeyboardInterrupt:
+            distributed.barrier()
+            finetuning.train(task)
+        print(name, flush=True)
+    distributed.destroy_process_group()
+
+
+def _stop_once(out: Path):
+    """What stops a training whose folder ends in `resumed`, in all processes after the third step."""
+    if not out.name.endswith("resumed"):
+        return None
+    step = finetuning._step
+
+    def stepped(turn, *of):
+        if turn[0] == 3:
+            finetuning._step = step
+            raise KeyboardInterrupt
+        return step(turn, *of)
+
+    finetuning._step = stepped
+    return None
+
+
+@pytest.fixture(scope="module")
+def one(course, trained_of, short, tmp_path_factory) -> Training:
+    """A training by one process; without dropout, which is drawn for rows as they stand in a batch."""
+    folder = tmp_path_factory.mktemp("engines")
+    settings = short.model_copy(update={"dropout": 0.0, "at_once": 3, "save_steps": 3})
+    task = Training(course, str(trained_of("humanomni")), settings, folder / "one")
+    finetuning.train(task)
+    return task
+
+
+@pytest.fixture(scope="module")
+def together(one, tmp_path_factory) -> dict[str, Path]:
+    """The same by two processes, by each engine, in peace and interrupted."""
+    folder = tmp_path_factory.mktemp("together")
+    tasks = {
+        out: replace(one, out=folder / out, deepspeed=deepspeed_config(name) if name else None)
+        for kind, name in ENGINES.items()
+        for out in (kind, f"{kind}-resumed")
+    }
+    multiprocessing.spawn(work, (2, str(folder / "meeting"), tasks), nprocs=2)
+    return {name: task.out for name, task in tasks.items()}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", [*ENGINES, *(f"{kind}-resumed" for kind in ENGINES)])
+def test_two_processes_make_the_adapter_that_one_makes(one, together, kind):
+    ours, theirs = load_file(one.out / adapters.WEIGHTS), load_file(together[kind] / adapters.WEIGHTS)
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
+    moved = max(weight.abs().max().item() for name, weight in ours.items() if "lora_B" in name)
+    assert moved > 1e-2  # a thousand times what they may differ by
+    assert not (together[kind] / "unfinished").exists()
+    head = "readout_head.safetensors"
+    both = load_file(one.out / head), load_file(together[kind] / head)
+    # from nothing Adam's first steps are as long for a gradient that is hardly any as for another
+    assert all(torch.allclose(both[0][name], both[1][name], atol=1e-4) for name in both[0])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configs_are_of_their_names(name):
+    zero = deepspeed_config(name)["zero_optimization"]
+    assert f"zero{zero['stage']}" == name.removesuffix("-offload")
+    assert ("offload_optimizer" in zero) == name.endswith("-offload")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("{", BadInput, "no DeepSpeed config"),
+        ("[]", BadInput, "no DeepSpeed config"),
+        ('{"optimizer": {}, "zero_optimization": {"stage": 2}}', WrongUse, "optimizer is the training's to say"),
+        ('{"zero_optimization": {"stage": 5}}', WrongUse, "zero_optimization.stage is 5; give it one from 0 to 3"),
+    ],
+)
+def test_a_config_that_cannot_be_is_said(tmp_path, text, error, said):
+    (tmp_path / "own.json").write_text(text)
+    with pytest.raises(error, match=said):
+        deepspeed_config(str(tmp_path / "own.json"))
+
+
+def test_connectors_are_not_trained_in_parts(one, tmp_path):
+    settings = one.settings.model_copy(update={"projector": True})
+    with pytest.raises(WrongUse, match="connectors are trained whole, with --deepspeed zero2"):
+        finetuning.train(replace(one, settings=settings, out=tmp_path / "out", deepspeed=deepspeed_config("zero3")))
