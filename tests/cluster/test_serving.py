@@ -1,5 +1,7 @@
 """The large model's Serve application: adopted if it serves the same, made anew if not, reaped if nobody has it."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import ray
@@ -8,15 +10,20 @@ from ray import serve
 
 from serve_app import AppArgs, build_app
 from tests.cluster.chaos import wait_until
+from tests.mllm.conftest import RANGE, SIZES, WORDS, dataset_of
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import tally
 from uacs.cluster.evaluation import Models, evaluate
 from uacs.cluster.progress import Counts
 from uacs.cluster.resources import Resources
+from uacs.cluster.runs import Run
 from uacs.cluster.serving.large import _fault, application, deploy, reap
 from uacs.config import EvaluationSettings
+from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, WrongUse
-from uacs.mllm import MllmSettings, Towers
+from uacs.mllm import MllmSettings, Towers, build, finetuning, prompts, tiny_omni
+from uacs.mllm.finetuning import FinetuningSettings, Training
+from uacs.records import Sample
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 PLAN = Resources()
@@ -101,3 +108,33 @@ def test_a_tower_named_from_here_is_found_by_a_replica_elsewhere(recorded, tmp_p
     bound = application(f"recorded:{recorded}", named, (-3.0, 3.0), "en", PLAN)
     towers = bound._bound_deployment.init_args[1]["towers"]
     assert towers == {"vision": "hub/id", "audio": None, "gate": str(tmp_path / "bert")}
+
+
+def test_replicas_of_one_base_answer_each_dataset_by_its_own_adapter(ubm, tmp_path):
+    words = [Sample(f"s{i}", text=WORDS[i % 5], label=float(i % 5 - 2), split="test") for i in range(20)]
+    tiny_omni.create(tmp_path / "base", WORDS, prompts.phrases(RANGE), SIZES)
+    settings = FinetuningSettings(rank=2, alpha=64, lr=0.05, epochs=12, batch_size=20, validations=1, head="joint")
+    folders = {}
+    for name, sign in (("mosi", 1), ("other", -1)):
+        (tmp_path / name).mkdir()
+        told = [replace(sample, label=sign * sample.label) for sample in words]
+        data = dataset_of(tmp_path / name, {"train": told, "valid": told, "test": told}, name)
+        folders[name] = tmp_path / f"for-{name}"
+        finetuning.train(Training(data, str(tmp_path / "base"), settings, folders[name]))
+    asked = MllmSettings(readout="head", adapters=[*map(str, folders.values())])
+    app = deploy("experts", str(tmp_path / "base"), asked, RANGE, "en", PLAN)
+    up, answers = replicas(app), {}
+    for name in folders:
+        models = Models(PreparedDataset(tmp_path / name), "test", ubm, str(tmp_path / "base"))
+        evaluate(
+            models, Thresholds(tau_small=-1, tau_large=9), tmp_path / f"run-{name}", EvaluationSettings(mllm=asked)
+        )
+        table = Run.open(tmp_path / f"run-{name}").table()
+        alone = build(str(folders[name]), MllmSettings(readout="head"), RANGE)
+        expected = {s.sample_id: o.y for s, o in zip(words, alone.answer(words), strict=True)}
+        found = dict(zip(table["sample_id"].to_pylist(), table["y_large"].to_pylist(), strict=True))
+        assert found == pytest.approx(expected, abs=1e-5)
+        answers[name] = found
+    assert replicas(app) == up  # both asked the one that stood
+    assert max(abs(answers["mosi"][i] - answers["other"][i]) for i in expected) > 0.5
+    serve.delete(app)

@@ -367,12 +367,12 @@ def _look(pupil: Pupil, engine, valid: list[Lesson], task: Training, told: Told)
     """Answer split valid, and keep the adapter if it is the best so far."""
     started = time.perf_counter()
     answers = _answers(pupil, engine, valid)
-    info, labels = task.dataset.info, np.array([lesson.label for lesson in valid])
-    named = metrics.score(answers[np.isfinite(answers)], labels[np.isfinite(answers)], info.like)
+    info, labels, known = task.dataset.info, np.array([lesson.label for lesson in valid]), np.isfinite(answers)
+    named = metrics.score(answers[known], labels[known], info.like) if known.any() else {}
     look = {
         "step": told["step"],
-        "mae": named["mae"],
-        "acc2": named["acc2"],
+        "mae": named.get("mae", math.nan),
+        "acc2": named.get("acc2", math.nan),
         "unanswered": int(np.isnan(answers).sum()),
         "judged": judged(answers, labels, info.score_range, info.like)[task.settings.best_by],
         "seconds": time.perf_counter() - started,

@@ -10,14 +10,15 @@ from when it is made until nothing holds it any more.
     activations    the most that a batch takes over both, wherever in the step that is
 
 Not counted: CUDA itself (half a GiB or so), workspaces inside of kernels, what the allocator rounds up and cannot use
-for being in pieces, and what validation takes. A device wants some 10 % more than is said here. DeepSpeed's parts and
-buffers are not told either: this is one process by itself.
+for being in pieces, and what split valid takes when it is answered. Leave a tenth of the device for them. DeepSpeed's
+parts and buffers are not told either: this is one process by itself.
 """
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -43,17 +44,16 @@ from uacs.mllm.native.sounds import FilterBanks
 from uacs.mllm.training import answer_loss
 
 GIB = 2**30
-TEXT, ANSWER, QUESTION = 220, 5, 150
-"""Tokens of a row beside its media: stage 3's turn with a transcript of 40 and the answer in it; the answer's, of
-these; and what HumanOmni's gate reads."""
-PICTURE, SECONDS = (360, 640), 30
-"""Of a clip, where the family's inputs are not always of one size: height and width of a frame, and its length."""
-OMNI_RATE = 100  # mel frames a second
+TEXT, ANSWER, GATE = 230, 5, 150
+"""Tokens of a row beside its clip: stage 3's question is about 140, the template 45, a transcript 40, and the answer
+is 5 of them; and what HumanOmni's gate reads."""
+FRAME, MEL = (360, 640), 3000
+"""Of a clip as Qwen2.5-Omni takes it, whatever its size: height and width of a frame, and 30 s of sound in mel frames."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a step takes: trained parameters, positions of the batch's longest row, and bytes of each kind."""
+    """What a step takes: parameters that learn, positions of a row, and bytes of each kind."""
 
     parameters: int
     positions: int
@@ -67,19 +67,18 @@ class Need:
         return self.weights + self.trained + self.activations
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "trained": self.trained, "activations": self.activations, "peak": self.total}
-        lines = [f"{name:12}{size / GIB:8.2f} GiB" for name, size in parts.items()]
+        sizes = {"weights": self.weights, "trained": self.trained, "activations": self.activations, "peak": self.total}
+        lines = [f"{name:12}{size / GIB:8.2f} GiB" for name, size in sizes.items()]
         return "\n".join([f"{self.parameters / 1e6:.1f} M parameters learn, {self.positions} positions a row", *lines])
 
 
 def need(spec: str | Mapping, settings: FinetuningSettings) -> Need:
-    """What a step takes of a device: `at_once` samples with a clip of `mllm.frames` frames each, when Adam has its states.
+    """What a step takes of `mllm.device` when Adam has its states: `at_once` rows, each with a clip.
 
-    spec is a folder, of which config.json and towers' configs are enough, a hub id, or what a config.json says.
-    mllm.device says by whose rules; a GPU's need no GPU. Raises `BadInput` naming the folder and the mend.
+    spec is a folder, of which config.json and the towers' configs are enough, a hub id, or what a config.json says.
+    A GPU is told of without there being one. Raises `BadInput` naming the folder and the mend.
     """
-    dry = DryRun(spec, settings)
-    return dry.take(settings.mllm.frames, settings.at_once)
+    return Rehearsal(spec, settings).step(settings.mllm.frames, settings.at_once)
 
 
 def table(
@@ -88,76 +87,98 @@ def table(
     ranks: Sequence[int] = (16, 64, 128),
     frames: Sequence[int] = (8, 16, 32),
     rows: Sequence[int] = (1, 4),
+    each: Callable[..., Iterable] = map,
 ) -> str:
-    """GiB at a step's peak on a GPU, in Markdown: a line for bf16 and 4 bits by rank, a column for rows by frames."""
-    heads = ["weights", "rank", "learn", "states", *(f"{n} x {t} frames" for n in rows for t in frames)]
-    lines = [heads, ["---:"] * len(heads)]
-    for bits in (False, True):
-        for rank in ranks:
-            of = {"device": "cuda", "dtype": "bfloat16", "load_in_4bit": bits}
-            asked = settings.model_copy(update={"rank": rank, "mllm": settings.mllm.model_copy(update=of)})
-            dry = DryRun(spec, asked)
-            needs = [dry.take(t, n) for n in rows for t in frames]
-            kind, first = "4-bit" if bits else "bf16", needs[0]
-            begin = [f"{kind} {first.weights / GIB:.1f}", str(rank), f"{first.parameters / 1e6:.1f} M"]
-            lines.append([*begin, f"{first.trained / GIB:.1f}", *(f"{one.total / GIB:.1f}" for one in needs)])
+    """GiB at a step's peak on a GPU, in Markdown: bf16 and 4 bits by rank, and so many rows at once by frames.
+
+    `each` is a map; that of a pool of processes is faster.
+    """
+    asked = [_on_gpu(settings, rank, bits) for bits in (False, True) for rank in ranks]
+    batches = [(t, n) for n in rows for t in frames]
+    lines = [["weights, GiB", "rank", "learn, M", "trained, GiB", *(f"{n} x {t} frames" for t, n in batches)]]
+    lines += [["---:"] * len(lines[0])]
+    for one, needs in zip(asked, each(partial(_line, spec, batches), asked), strict=True):
+        first, kind = needs[0], "4-bit" if one.mllm.load_in_4bit else "bf16"
+        begin = [f"{kind} {first.weights / GIB:.1f}", f"{one.rank}", f"{first.parameters / 1e6:.1f}"]
+        lines += [[*begin, f"{first.trained / GIB:.1f}", *(f"{need.total / GIB:.1f}" for need in needs)]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-class DryRun:
-    """A model with an adapter, of shapes alone, that takes steps."""
+def _on_gpu(settings: FinetuningSettings, rank: int, four_bits: bool) -> FinetuningSettings:
+    of = {"device": "cuda", "dtype": "bfloat16", "load_in_4bit": four_bits}
+    return settings.model_copy(update={"rank": rank, "mllm": settings.mllm.model_copy(update=of)})
 
-    def __init__(self, spec: str | Mapping, settings: FinetuningSettings):
-        lora.needed("the dry run")
-        asked = settings.mllm
-        self.settings, self.dtype = settings, getattr(torch, asked.dtype)
+
+def _line(spec: str | Mapping, batches: list[tuple[int, int]], settings: FinetuningSettings) -> list[Need]:
+    rehearsal = Rehearsal(spec, settings)
+    return [rehearsal.step(*batch) for batch in batches]
+
+
+class Rehearsal:
+    """A model with an adapter that takes steps: of shapes alone; or of zeros on a `device`, to compare with."""
+
+    def __init__(self, spec: str | Mapping, settings: FinetuningSettings, device: torch.device | None = None):
+        lora.needed("sizing")
+        self.settings, self.dtype = settings, getattr(torch, settings.mllm.dtype)
+        self.device, self.made = device or torch.device("cpu"), device or FakeTensorMode(allow_non_fake_inputs=True)
         self.kind, model = _without_weights(spec, settings)
         core = self.kind.decoder_of(model)
-        if asked.load_in_4bit:
-            _four_bits(model, core, str(spec), self.dtype)
-        whole = [name for name in self.kind.CONNECTORS if _has(model, name)] if settings.projector else []
+        if settings.mllm.load_in_4bit:
+            _in_four_bits(model, core, str(spec), self.dtype)
+        whole = [name for name, _ in model.named_modules() if name in self.kind.CONNECTORS and settings.projector]
         with checkpoint.without_weights():
             lora.attach(model, core, settings.rank, settings.alpha, settings.dropout, whole)
-        self.shapes = FakeTensorMode(allow_non_fake_inputs=True)
-        _as_shapes(model, self.dtype, self.shapes)
+        self._place(model)
         if settings.checkpointing:
-            core.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            core.activation_checkpointing_enable()
+            core.disable_input_require_grads()
         model.eval()
         core.train()
-        with self.shapes:
+        with self.made:
             head = None if settings.head == "none" else Head(core.config.hidden_size, 3.0)
         self.pupil = _Pupil(self.kind, model, head, settings.head == "joint")
 
-    def take(self, frames: int | None, rows: int) -> Need:
-        """A batch of a step that is not the first."""
-        model, settings = self.pupil.model, self.settings
-        self.pupil.inputs = clips = Clips(self.kind, model, frames, self.shapes)
-        learning = [*lora.trained(model).values(), *(self.pupil.head.parameters() if self.pupil.head else ())]
-        engine = Plain(self.pupil, [{"params": learning, "lr": 0.0}], settings.clip_gradient, self.dtype, "cpu")
+    def step(self, frames: int | None, rows: int) -> Need:
+        """Take a step that is not the first; frames are as the checkpoint says where None."""
+        pupil, settings = self.pupil, self.settings
+        pupil.inputs = clips = Clips(self.kind, pupil.model, frames, self.made)
+        learning = [parameter for parameter in pupil.parameters() if parameter.requires_grad]
+        groups = [{"params": learning, "lr": 0.0}]
+        engine = Plain(pupil, groups, settings.clip_gradient, self.dtype, self.device.type)
         batch = clips.rows(rows)
-        with (
-            nullcontext()
-            if torch.device(settings.mllm.device).type == "cpu"
-            else _as_on_cuda(self.dtype != torch.float32)
-        ):
-            weights, trained, activations = measured(engine, model, batch)
-        learnt = sum(parameter.numel() for parameter in learning)
-        return Need(learnt, max(row.turn.length for row in batch), weights, trained, activations)
+        elsewhere = isinstance(self.made, FakeTensorMode) and torch.device(settings.mllm.device).type != "cpu"
+        with _as_on_cuda(self.dtype != torch.float32) if elsewhere else nullcontext():
+            sizes = measured(engine, pupil.model, batch)
+        return Need(sum(one.numel() for one in learning), max(row.turn.length for row in batch), *sizes)
+
+    def _place(self, model: nn.Module) -> None:
+        """Give every parameter a place: what learns in float32, all else in its type or in four bits."""
+        known: dict[nn.Parameter, nn.Parameter] = {}
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer.to(self.device)
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter not in known:
+                    learns = parameter.requires_grad
+                    with self.made:
+                        zeros = torch.zeros(parameter.shape, dtype=torch.float32 if learns else self.dtype)
+                    four = hasattr(parameter, "quant_state")
+                    known[parameter] = _quantised(parameter, zeros) if four else nn.Parameter(zeros, learns)
+                module._parameters[name] = None if parameter is None else known[parameter]
 
 
 def measured(engine: Plain, model: nn.Module, rows: list[Row]) -> tuple[int, int, int]:
-    """Bytes of what is not trained, of what is, with its gradients and Adam's states, and of the rest at the peak of a
-    batch: its loss, its gradients, and the optimiser's step."""
-    learning = engine.parameters
-    for parameter in learning:
+    """Take a step; returns bytes of weights that are not trained, of those that are with gradients and Adam's states,
+    and of what there is over both at the peak."""
+    for parameter in engine.parameters:
         parameter.grad = torch.zeros_like(parameter)
     engine.optimiser.step()
     meter = Meter()
-    meter.hold(tensor for row in rows for tensor in vars(row.turn.media).values() if isinstance(tensor, torch.Tensor))
+    meter.hold(part for row in rows for part in vars(row.turn.media).values() if isinstance(part, torch.Tensor))
     meter.live = 0  # clips lie in the host's memory until they are moved
-    states = [tensor for state in engine.optimiser.state.values() for tensor in state.values()]
-    trained = meter.hold([*learning, *(parameter.grad for parameter in learning), *states])
-    weights = meter.hold(_stored(model)) + meter.hold(engine.module.buffers())
+    states = [state for of in engine.optimiser.state.values() for state in of.values()]
+    trained = meter.hold([*engine.parameters, *(one.grad for one in engine.parameters), *states])
+    weights = meter.hold([*_stored(model), *engine.module.buffers()])
     with meter:
         engine.backward(engine.loss(rows, sum(row.tokens for row in rows), len(rows)), True)
         engine.step([0.0] * len(engine.optimiser.param_groups))
@@ -165,25 +186,25 @@ def measured(engine: Plain, model: nn.Module, rows: list[Row]) -> tuple[int, int
 
 
 class Meter(TorchDispatchMode):
-    """Counts the bytes of tensors that are made within it: those that are `live`, and the most that were, `peak`."""
+    """Counts the bytes of tensors that are made within it: of those that are `live`, and of the most that were."""
 
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self._known: dict[int, ref] = {}  # storages, by which views of a tensor are that tensor
+        self._known: dict[int, ref] = {}  # by storage: views of a tensor are no more than that tensor
 
     def hold(self, tensors: Iterable[torch.Tensor]) -> int:
-        """Count tensors that are there already; returns their bytes, unless they were counted before."""
+        """Count tensors that are there already; returns the bytes of those that were not counted before."""
         before = self.live
         for tensor in tensors:
             self._count(tensor)
         return self.live - before
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Every operation that makes tensors, forwards and backwards."""
+        """Every operation on tensors, forwards and backwards."""
         if function is torch.ops.prim.device.default:  # asked for more often than anything is computed
             return args[0].fake_device
-        made = function(*_placed(function, args), **(kwargs or {}))
+        made = function(*_marked(function, args), **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor)
@@ -202,9 +223,8 @@ class Meter(TorchDispatchMode):
         self.live -= size
 
 
-def _placed(function, args: tuple) -> tuple:
-    """An indexing's arguments with real masks as the places that they mark: of a mask without numbers nobody knows how
-    many."""
+def _marked(function, args: tuple) -> tuple:
+    """The arguments of an indexing with real masks as the places that they mark: shapes alone do not tell how many."""
     if function not in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default):
         return args
     where: list = []
@@ -215,7 +235,7 @@ def _placed(function, args: tuple) -> tuple:
 
 
 def _layer_norm(x, shape, weight=None, bias=None, eps=1e-5) -> torch.Tensor:
-    """In float32, wherever autocast reigns on a GPU."""
+    """In float32 where a GPU's autocast reigns."""
     if torch.is_autocast_enabled("cpu"):
         x, weight, bias = (None if one is None else one.float() for one in (x, weight, bias))
     return torch.layer_norm(x, shape, weight, bias, eps)
@@ -227,24 +247,19 @@ def _dropout(x, p=0.5, training=True, inplace=False) -> torch.Tensor:
 
 
 def _attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> torch.Tensor:
-    """By the kernel that a GPU would take: flash attention, the one for masks and float32, or none."""
-    if torch.is_autocast_enabled("cpu"):
-        q, k, v = (one.to(torch.get_autocast_dtype("cpu")) for one in (q, k, v))
-    if attn_mask is None and q.dtype != torch.float32:
-        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
-    if enable_gqa and q.shape[1] != k.shape[1]:
-        return torch.ops.aten._scaled_dot_product_attention_math(
-            q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True
-        )[0]
+    """By the kernel that a GPU would take: flash attention, the one that takes masks and float32, or none."""
+    of, kind = torch.ops.aten, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+    q, k, v = q.to(kind), k.to(kind), v.to(kind)
+    if attn_mask is None and kind != torch.float32:
+        return of._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
+    if q.shape[1] != k.shape[1]:
+        grouped = {"scale": scale, "enable_gqa": enable_gqa}
+        return of._scaled_dot_product_attention_math(q, k, v, attn_mask, dropout_p, is_causal, **grouped)[0]
     if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            attn_mask = q.new_zeros(attn_mask.shape)
-        length = attn_mask.shape[-1]
-        attn_mask = functional.pad(attn_mask.to(q.dtype), (0, -length % 16))[..., :length]  # rows begin at whole 16s
-        attn_mask = attn_mask.expand(*q.shape[:3], length)
-    return torch.ops.aten._scaled_dot_product_efficient_attention(
-        q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale
-    )[0]
+        added = q.new_zeros(attn_mask.shape) if attn_mask.dtype == torch.bool else attn_mask.to(kind)
+        length = added.shape[-1]  # whose rows begin at every 16th
+        attn_mask = functional.pad(added, (0, -length % 16))[..., :length].expand(*q.shape[:3], length)
+    return of._scaled_dot_product_efficient_attention(q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
 ON_CUDA = (
@@ -258,8 +273,8 @@ ON_CUDA = (
 
 @contextmanager
 def _as_on_cuda(autocast: bool) -> Iterator[None]:
-    """Within it tensors of shapes alone take the room that they would on a GPU."""
-    was = [getattr(*place) for *place, _ in ON_CUDA]
+    """Within it shapes take the room that they would on a GPU."""
+    theirs = [getattr(module, name) for module, name, _ in ON_CUDA]
     try:
         torch.set_autocast_enabled("cuda", autocast)  # peft's 4-bit layers ask for this one
         for module, name, ours in ON_CUDA:
@@ -267,12 +282,12 @@ def _as_on_cuda(autocast: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_enabled("cuda", False)
-        for (module, name, _), theirs in zip(ON_CUDA, was, strict=True):
-            setattr(module, name, theirs)
+        for (module, name, _), its in zip(ON_CUDA, theirs, strict=True):
+            setattr(module, name, its)
 
 
 class _Pupil(nn.Module):
-    """What `finetuning.Pupil` computes, without looking at a number."""
+    """What `finetuning.Pupil` computes, without a look at a number."""
 
     def __init__(self, kind: ModuleType, model: nn.Module, head: nn.Module | None, joint: bool):
         super().__init__()
@@ -292,11 +307,10 @@ class _Pupil(nn.Module):
 class Clips:
     """Stands in for a family's inputs: clips that show and say nothing, in as many positions as the family says.
 
-    What it collates is a copy, as a batch is that was moved to a device; `made` is where numbers are made: real ones,
-    or within a FakeTensorMode.
+    What it collates is a copy `made` on the device, as of a batch that is moved there.
     """
 
-    def __init__(self, kind: ModuleType, model: Any, frames: int | None, made: AbstractContextManager | None = None):
+    def __init__(self, kind: ModuleType, model: Any, frames: int | None, made: Any = None):
         self.made = made or nullcontext()
         self.inputs = kind.Inputs.__new__(kind.Inputs)  # without the tokenizer that it would begin with
         self.inputs.tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
@@ -309,7 +323,7 @@ class Clips:
             self.turn = self._native(kind, model, frames or model.config.media.num_frames)
 
     def rows(self, count: int) -> list[Row]:
-        """Rows with their answers; they differ in length, as transcripts do, so that one of several has a mask."""
+        """Rows with their answers; they differ in length, as transcripts do, so that attention has a mask."""
         turns = [replace(self.turn, ids=self.turn.ids + [0] * (TEXT - min(k, 1))) for k in range(count)]
         return [Row(turn, ANSWER, 0.0) for turn in turns]
 
@@ -320,28 +334,28 @@ class Clips:
             return {name: _copied(value) for name, value in batch.items()}
 
     def _native(self, kind: ModuleType, model: Any, frames: int) -> inputs.Encoded:
-        config = model.config
+        config, media = model.config, model.config.media
         side, sound = config.vision.image_size, None
         if kind is humanomni and config.audio:
             sound = _zeros(config.audio.num_mel_bins, 2 * config.audio.max_source_positions)
         if kind is videollama2:
-            media, frames = config.media, max(frames, 1 if model.video_count(1) else 2)
+            frames = max(frames, 1 if model.video_count(1) else 2)
             banks = FilterBanks(media.mm_audio_windows, media.mm_audio_window, media.mm_audio_seconds)
             sound = _zeros(banks.frames, banks.mels) if config.beats else None
         clip = self.inputs.place(_zeros(frames, 3, side, side), sound)
-        return inputs.Encoded([*clip.tokens], clip, [0] * QUESTION)
+        return inputs.Encoded([*clip.tokens], clip, [0] * GATE)
 
     def _omni(self, config: Qwen2_5OmniThinkerConfig, frames: int) -> omni_inputs.Encoded:
         vision, area = config.vision_config, omni_inputs.PUBLISHED_FRAME_AREA
         size, merge, pair = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        wanted = omni_inputs.smart_resize(*PICTURE, size * merge, area["shortest_edge"], area["longest_edge"])
-        grid = (-(-frames // pair), wanted[0] // size, wanted[1] // size)
+        height, width = omni_inputs.smart_resize(*FRAME, size * merge, area["shortest_edge"], area["longest_edge"])
+        grid = (-(-frames // pair), height // size, width // size)
         patches = np.broadcast_to(np.float32(0), (int(np.prod(grid)), vision.in_channels * pair * size**2))
-        mel = np.broadcast_to(np.float32(0), (config.audio_config.num_mel_bins, SECONDS * OMNI_RATE))
-        media = omni_inputs.Media(patches, grid, SECONDS / grid[0], mel)
+        media = omni_inputs.Media(patches, grid, 1.0, np.zeros((config.audio_config.num_mel_bins, MEL), np.float32))
         counts = self.inputs._placeholders(media)
         video, audio = ([token] * counts[token] for token in (config.video_token_id, config.audio_token_id))
-        return omni_inputs.Encoded([config.vision_start_token_id, *video, config.audio_start_token_id, *audio], media)
+        ids = [config.vision_start_token_id, *video, 0, config.audio_start_token_id, *audio, 0]
+        return omni_inputs.Encoded(ids, media)
 
 
 def _zeros(*shape: int) -> torch.Tensor:
@@ -350,64 +364,48 @@ def _zeros(*shape: int) -> torch.Tensor:
 
 
 def _copied(value: Any) -> Any:
+    """Media made anew; numbers by which positions are counted stay as they are."""
     if isinstance(value, list):
         return [_copied(one) for one in value]
-    floats = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return torch.zeros(value.shape, dtype=value.dtype) if floats else value
+    media = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1
+    return torch.zeros(value.shape, dtype=value.dtype) if media else value
 
 
 def _without_weights(spec: str | Mapping, settings: FinetuningSettings) -> tuple[ModuleType, Any]:
-    """A family and a model of it whose parameters have no place."""
+    """A family and a model of it whose parameters have no place yet."""
     if isinstance(spec, Mapping):
         kind, raw, folder = importlib.import_module(mllm.FAMILIES[spec["model_type"]]), dict(spec), Path("a config")
     else:
         kind, raw, folder = mllm.family(spec), PreTrainedConfig.get_config_dict(spec)[0], Path(spec)
     if kind is qwen_omni:
-        config: Any = Qwen2_5OmniThinkerConfig.from_dict(raw.get("thinker_config", raw))
-        model: Any = decoder.without_weights(Qwen2_5OmniThinkerForConditionalGeneration, config, folder)
+        config = Qwen2_5OmniThinkerConfig.from_dict(raw.get("thinker_config", raw))
+        model = decoder.without_weights(Qwen2_5OmniThinkerForConditionalGeneration, config, folder)
         model.tie_weights()
         return kind, model
-    there = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-    shapes = checkpoint.Checkpoint(folder).shapes if there else {}
-    of, made = {
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    shapes = checkpoint.Checkpoint(folder).shapes if weights else {}
+    classes: dict[ModuleType, tuple[Any, Any]] = {
         humanomni: (humanomni.HumanOmniConfig, humanomni.HumanOmni),
         videollama2: (videollama2.VideoLlama2Config, videollama2.VideoLlama2),
-    }[kind]
-    model = decoder.without_weights(made, of.of(raw, folder, settings.mllm.towers, shapes), folder)
-    model.llm.tie_weights()
-    return kind, model
+    }
+    of, made = classes[kind]
+    native = decoder.without_weights(made, of.of(raw, folder, settings.mllm.towers, shapes), folder)
+    native.llm.tie_weights()
+    return kind, native
 
 
-def _four_bits(model: nn.Module, core: nn.Module, spec: str, dtype: torch.dtype) -> None:
-    """The decoder's linear layers as bitsandbytes has them, as the families load them."""
+def _in_four_bits(model: nn.Module, core: nn.Module, spec: str, dtype: torch.dtype) -> None:
+    """The decoder's linear layers as bitsandbytes', as the families load them."""
     wanted = mllm.four_bits(spec, dtype)
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
     replace_with_bnb_linear(core, quantization_config=wanted)
     if isinstance(model, Qwen2_5OmniThinkerForConditionalGeneration):
-        model.is_loaded_in_4bit = True  # transformers says so of its own, and peft takes other layers then
+        model.is_loaded_in_4bit = True  # as transformers says of what it loads so; peft takes other layers then
 
 
-def _as_shapes(model: nn.Module, dtype: torch.dtype, shapes: FakeTensorMode) -> None:
-    """Give every parameter a place that takes no memory: what learns in float32, all else in `dtype` or four bits."""
-    known: dict[nn.Parameter, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            if parameter not in known:
-                learns = parameter.requires_grad
-                with shapes:
-                    empty = torch.empty(parameter.shape, dtype=torch.float32 if learns else dtype)
-                four = hasattr(parameter, "quant_state")
-                known[parameter] = _quantised(parameter, empty) if four else nn.Parameter(empty, learns)
-            module._parameters[name] = known[parameter]
-
-
-def _quantised(parameter: Any, weight: torch.Tensor) -> nn.Parameter | None:
-    """A weight as bitsandbytes would hold it, where it would."""
-    if not hasattr(parameter, "quant_state"):
-        return None
+def _quantised(parameter: Any, weight: torch.Tensor) -> nn.Parameter:
+    """A weight as bitsandbytes holds it."""
     from bitsandbytes.functional import quantize_4bit
 
     of = {name: getattr(parameter, name) for name in ("blocksize", "compress_statistics", "quant_type")}
@@ -418,13 +416,8 @@ def _quantised(parameter: Any, weight: torch.Tensor) -> nn.Parameter | None:
 
 
 def _stored(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Everything that lies in memory for a model."""
+    """Everything that lies in memory for a model, what belongs to weights of four bits included."""
     yield from model.parameters()
     yield from model.buffers()
-    for parameter in model.parameters():
-        for state in filter(None, (getattr(parameter, "quant_state", None),)):
-            yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return any(path == name for path, _ in model.named_modules())
+    for state in filter(None, (getattr(parameter, "quant_state", None) for parameter in model.parameters())):
+        yield from (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
