@@ -13,7 +13,8 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,22 +123,22 @@ def train(task: Training, progress: Callable[[Told], None] | None = None) -> dic
         told = engine.load(unfinished)
     course = _course(train_on, settings)
     looks = {math.ceil(len(course) * k / (settings.epochs * settings.validations)) for k in _counts(settings)}
-    for turn in course[told["step"] :]:
-        started = time.perf_counter()
-        made = _step(turn, train_on, len(course), pupil, engine, task)
-        told["notes"] = sorted(
-            {*told["notes"], *(note for notes in engines.gathered(made.pop("notes")) for note in notes)}
-        )
-        told["step"] += 1
-        told["steps"].append(made | {"step": told["step"], "seconds": time.perf_counter() - started})
-        if progress and rank == 0:
-            progress(told["steps"][-1] | {"of": len(course)})
-        if told["step"] in looks:
-            _look(pupil, engine, valid, task, told)
+    with closing(_clips(course[told["step"] :], train_on, pupil, settings)) as clips:
+        for turn in course[told["step"] :]:
+            started = time.perf_counter()
+            made = _step(turn, clips, train_on, len(course), pupil, engine, task)
+            left_out = engines.gathered(made.pop("notes"))
+            told["notes"] = sorted({*told["notes"], *(note for notes in left_out for note in notes)})
+            told["step"] += 1
+            told["steps"].append(made | {"step": told["step"], "seconds": time.perf_counter() - started})
             if progress and rank == 0:
-                progress(told["validations"][-1] | {"of": len(course)})
-        if told["step"] in looks or told["step"] % settings.save_steps == 0:
-            engine.save(unfinished, told)
+                progress(told["steps"][-1] | {"of": len(course)})
+            if told["step"] in looks:
+                _look(pupil, engine, valid, task, told)
+                if progress and rank == 0:
+                    progress(told["validations"][-1] | {"of": len(course)})
+            if told["step"] in looks or told["step"] % settings.save_steps == 0:
+                engine.save(unfinished, told)
     if engines.place()[1] > 1:
         distributed.barrier()  # the state goes now, and whoever took up a finished training may still read it
     record = _record(task, told, len(train_on), len(valid))
@@ -293,27 +294,41 @@ def _course(of: list[Lesson], settings: FinetuningSettings) -> list[tuple[int, i
     return [(number, *turn) for number, turn in enumerate(turns)]
 
 
-def _step(turn, of: list[Lesson], steps_: int, pupil: Pupil, engine, task: Training) -> Told:
+def _clips(
+    course: list[tuple[int, int, list[Task]]], of: list[Lesson], pupil: Pupil, settings: FinetuningSettings
+) -> Generator[list, None, None]:
+    """The clips of each of this process's batches, of one step after another, decoded while the model learns."""
+
+    def media(batch: list[Task]) -> list:
+        return [_caught(pupil.inputs.media, of[task.lesson].sample) for task in batch]
+
+    batches = (batch for *_, tasks in course for batch in _own(tasks, of, settings))
+    return ahead(media, batches, settings.loaders, settings.loaders + 1)
+
+
+def _own(tasks: list[Task], of: list[Lesson], settings: FinetuningSettings) -> list[list[Task]]:
+    return share(tasks, of, *engines.place(), settings.at_once)
+
+
+def _step(turn, clips: Iterator[list], of: list[Lesson], steps_: int, pupil: Pupil, engine, task: Training) -> Told:
     """Take a step; returns its mean loss in nats a token, rate, positions, and what was left out."""
-    settings, (rank, size) = task.settings, engines.place()
+    settings, info = task.settings, task.dataset.info
     number, epoch, tasks = turn
-    info = task.dataset.info
     rows = Rows(pupil.inputs, info.score_range, info.language, settings.mllm.hints, settings.hint_noise, settings.seed)
     tokens = sum(len(rows.answer(of[one.lesson].label)) for one in tasks)
-    batches = share(tasks, of, rank, size, settings.at_once)
-    torch.manual_seed(settings.seed * 1_000_003 + number * 1_009 + rank)  # dropout
+    batches = _own(tasks, of, settings)
+    torch.manual_seed(settings.seed * 1_000_003 + number * 1_009 + engines.place()[0])  # dropout
     sums, notes = np.zeros(4), list[str]()  # nats, tokens, positions with padding, positions without
     pupil.decoder.train()
-    for k, batch in enumerate(_rows(batches, of, epoch, rows, settings, notes)):
-        last, real = k + 1 == len(batches), bool(batch)
-        if not real and not engine.lockstep:
+    for k, batch in enumerate(batches):
+        made = _rows(batch, next(clips), of, epoch, rows, notes)
+        if not made and not engine.lockstep:
             continue
-        batch = batch or [rows.filler()]
-        loss = engine.loss(batch, tokens, len(tasks))
-        engine.backward(loss if real else loss * 0.0, last)
-        if real:
-            lengths = [row.turn.length for row in batch]
-            sums += pupil.nats, sum(row.tokens for row in batch), max(lengths) * len(lengths), sum(lengths)
+        loss = engine.loss(made or [rows.filler()], tokens, len(tasks))
+        engine.backward(loss if made else loss * 0.0, last=k + 1 == len(batches))
+        if made:
+            lengths = [row.turn.length for row in made]
+            sums += pupil.nats, sum(row.tokens for row in made), max(lengths) * len(lengths), sum(lengths)
     pupil.model.eval()
     nats, learnt, padded, full = engines.summed(sums.tolist(), settings.mllm.device)
     if not learnt:
@@ -331,28 +346,16 @@ def _step(turn, of: list[Lesson], steps_: int, pupil: Pupil, engine, task: Train
     }
 
 
-def _rows(
-    batches: list[list[Task]],
-    of: list[Lesson],
-    epoch: int,
-    rows: Rows,
-    settings: FinetuningSettings,
-    notes: list[str],
-) -> Iterator[list[Row]]:
-    """Each batch's rows; a sample that makes none is left out and noted."""
-
-    def media(batch: list[Task]) -> list:
-        return [_caught(rows.media, of[one.lesson]) for one in batch]
-
-    for batch, clips in zip(batches, ahead(media, batches, settings.loaders, settings.loaders + 1), strict=True):
-        made = []
-        for one, clip in zip(batch, clips, strict=True):
-            row = clip if isinstance(clip, BadInput) else _caught(rows.row, of[one.lesson], clip, one, epoch)
-            if isinstance(row, BadInput):
-                notes.append(f"{row}; left out")
-            else:
-                made.append(row)
-        yield made
+def _rows(batch: list[Task], clips: list, of: list[Lesson], epoch: int, rows: Rows, notes: list[str]) -> list[Row]:
+    """A batch's rows; a sample that makes none is left out and noted."""
+    made = []
+    for task, clip in zip(batch, clips, strict=True):
+        row = clip if isinstance(clip, BadInput) else _caught(rows.row, of[task.lesson], clip, task, epoch)
+        if isinstance(row, BadInput):
+            notes.append(f"{row}; left out")
+        else:
+            made.append(row)
+    return made
 
 
 def _caught(make: Callable, *of) -> Any:

@@ -6,7 +6,7 @@ step, and not on whether the training was interrupted.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -125,10 +125,6 @@ class Rows:
         self.inputs, self.score_range, self.language = inputs, score_range, language
         self.hints, self.noise, self.seed = hints, noise, seed
 
-    def media(self, lesson: Lesson) -> Any:
-        """A lesson's clip as model inputs; raises `BadInput` where it does not decode. Threads may do it at once."""
-        return self.inputs.media(lesson.sample)
-
     def row(self, lesson: Lesson, media: Any, task: Task, epoch: int) -> Row:
         """A task's row; raises `BadInput` for a sample of which there is nothing to read, or too much."""
         text = transcript(lesson.sample)
@@ -159,7 +155,7 @@ class Rows:
         return Row(replace(turn, ids=turn.ids + answer), len(answer), 0.0)
 
 
-def ahead(make: Callable[[T], R], of: Iterable[T], threads: int, most: int) -> Iterator[R]:
+def ahead(make: Callable[[T], R], of: Iterable[T], threads: int, most: int) -> Generator[R, None, None]:
     """`map` in threads, at most so many results ahead of who takes them: clips are decoded while the model learns."""
     tasks = iter(of)
     with ThreadPoolExecutor(threads) as pool:
