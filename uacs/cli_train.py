@@ -138,9 +138,9 @@ def mllm(
     if is_adapter(model):
         raise WrongUse(f"--model {model}: an adapter; name its base")
     if dry_run:
-        from uacs.mllm.sizing import told
+        from uacs.mllm.sizing import need
 
-        print(told(model, settings))
+        print(need(model, settings))
         return
     clear_afterwards(out)
     with counter("preparing") as progress:

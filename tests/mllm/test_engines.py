@@ -106,7 +106,9 @@ def test_a_config_that_cannot_be_is_said(tmp_path, text, error, said):
         deepspeed_config(str(tmp_path / "own.json"))
 
 
-def test_connectors_are_not_trained_in_parts(one, tmp_path):
-    settings = one.settings.model_copy(update={"projector": True})
-    with pytest.raises(WrongUse, match="connectors are trained whole, with --deepspeed zero2"):
+@pytest.mark.parametrize("what", ["projector", "mllm.load_in_4bit"])
+def test_what_cannot_be_parted_is_refused(one, what, tmp_path):
+    own = one.settings.mllm.model_copy(update={"load_in_4bit": what != "projector"})
+    settings = one.settings.model_copy(update={"projector": what == "projector", "mllm": own})
+    with pytest.raises(WrongUse, match=f"{what}=true: ZeRO-3 would part .*; take --deepspeed zero2"):
         finetuning.train(replace(one, settings=settings, out=tmp_path / "out", deepspeed=deepspeed_config("zero3")))

@@ -82,10 +82,10 @@ def estimate(
         seconds_small=left * each[0] / plan.pool[1],
         seconds_large=left * (asked * each[1] + here) / plan.replicas[1],
         weights_small=_weights(Path(models.ubm), "float32"),
-        weights_large=_weights(Path(models.mllm), settings.mllm.dtype),
+        weights_large=_weights(_base(models.mllm), settings.mllm.dtype),
         source=source,
         seconds_verifier=there,
-        weights_verifier=_weights(Path(models.verifier), settings.of_verifier.dtype) if models.verifier else None,
+        weights_verifier=_weights(_base(models.verifier), settings.of_verifier.dtype) if models.verifier else None,
     )
 
 
@@ -161,6 +161,13 @@ def _share(thresholds: Thresholds) -> float:
     counts = np.array([fit.n_same, fit.n_opposite], float)
     above = norm.sf(tau, loc=[fit.mu_same, fit.mu_opposite], scale=[fit.sd_same, fit.sd_opposite])
     return float(counts @ above / counts.sum())
+
+
+def _base(spec: str) -> Path:
+    """The folder of a SPEC's weights: of an adapter, whose own are few, its base's."""
+    from uacs.mllm.adapters import over
+
+    return Path(over(spec, ())[0])
 
 
 def _weights(folder: Path, dtype: str) -> float:

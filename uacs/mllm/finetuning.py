@@ -273,10 +273,9 @@ def _engine(task: Training, pupil: Pupil) -> "engines.Plain | engines.Sharded":
     shared = pupil, pupil.groups(settings), settings.clip_gradient, dtype, settings.mllm.device
     if task.deepspeed is None:
         return engines.Plain(*shared)
-    if task.deepspeed["zero_optimization"]["stage"] == 3 and settings.projector:
-        raise WrongUse(
-            "projector=true: connectors are trained whole, with --deepspeed zero2; or leave them as they are"
-        )
+    if task.deepspeed["zero_optimization"]["stage"] == 3 and (settings.projector or settings.mllm.load_in_4bit):
+        what = "projector" if settings.projector else "mllm.load_in_4bit"
+        raise WrongUse(f"{what}=true: ZeRO-3 would part what has to stay whole; take --deepspeed zero2")
     return engines.Sharded(*shared, settings.at_once, task.deepspeed)
 
 

@@ -48,7 +48,7 @@ TEXT, ANSWER, GATE = 230, 5, 150
 """Tokens of a row beside its clip: stage 3's question is about 140, the template 45, a transcript 40, and the answer
 is 5 of them; and what HumanOmni's gate reads."""
 FRAME, MEL = (360, 640), 3000
-"""Of a clip as Qwen2.5-Omni takes it, whatever its size: height and width of a frame, and 30 s of sound in mel frames."""
+"""Of a clip as Qwen2.5-Omni takes it, of any size: a frame's height and width, and 30 s of sound in mel frames."""
 
 
 @dataclass(frozen=True)
@@ -378,7 +378,8 @@ def _without_weights(spec: str | Mapping, settings: FinetuningSettings) -> tuple
     else:
         kind, raw, folder = mllm.family(spec), PreTrainedConfig.get_config_dict(spec)[0], Path(spec)
     if kind is qwen_omni:
-        config = Qwen2_5OmniThinkerConfig.from_dict(raw.get("thinker_config", raw))
+        known = isinstance(spec, Mapping)
+        config = Qwen2_5OmniThinkerConfig.from_dict(raw) if known else qwen_omni._thinker_config(spec)
         model = decoder.without_weights(Qwen2_5OmniThinkerForConditionalGeneration, config, folder)
         model.tie_weights()
         return kind, model
