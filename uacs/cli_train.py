@@ -126,8 +126,8 @@ def mllm(
     from uacs.mllm import lora
     from uacs.mllm.adapters import is_adapter, manifest
     from uacs.mllm.engines import deepspeed_config, import_deepspeed
-    from uacs.mllm.finetuning import FinetuningSettings, Training
     from uacs.mllm.finetuning import train as train_mllm
+    from uacs.mllm.finetuning_settings import FinetuningSettings, Training
     from uacs.report.training_page import page
 
     settings = settings_of(FinetuningSettings, config, overrides)

@@ -24,7 +24,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from uacs.mllm import MllmSettings, prompts, sizing, tiny_native
-from uacs.mllm.finetuning import FinetuningSettings
+from uacs.mllm.finetuning_settings import FinetuningSettings
 
 MIB = 2**20
 HUMANOMNI_7B = {

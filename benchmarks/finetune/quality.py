@@ -24,7 +24,7 @@ from uacs.demo import TINY, train_large
 from uacs.metrics import bootstrap, per_sample
 from uacs.mllm import MllmSettings, finetuning
 from uacs.mllm.adapters import MANIFEST, WEIGHTS
-from uacs.mllm.finetuning import FinetuningSettings, Training
+from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 from uacs.mllm.training import TrainingSettings
 from uacs.records import ANSWERED
 

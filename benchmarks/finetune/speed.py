@@ -22,8 +22,10 @@ import torch
 
 from uacs.data.prepared import PreparedDataset
 from uacs.mllm import MllmSettings, prompts, tiny_native
-from uacs.mllm.finetuning import FinetuningSettings, Pupil, Training, train
+from uacs.mllm.finetuning import train
+from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 from uacs.mllm.lessons import Rows, lessons, share, steps
+from uacs.mllm.pupil import Pupil
 
 CASES = [(32, 4, True), (32, 4, False), (32, 16, True)]
 COLUMNS = (

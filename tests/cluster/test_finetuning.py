@@ -18,7 +18,7 @@ from uacs.cluster.finetuning import train
 from uacs.errors import Refused
 from uacs.mllm import MllmSettings, adapters, finetuning, prompts, tiny_omni
 from uacs.mllm.engines import deepspeed_config
-from uacs.mllm.finetuning import FinetuningSettings, Training
+from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 from uacs.records import Sample
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -22,7 +22,7 @@ from uacs.config import EvaluationSettings
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, WrongUse
 from uacs.mllm import MllmSettings, Towers, build, finetuning, prompts, tiny_omni
-from uacs.mllm.finetuning import FinetuningSettings, Training
+from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 from uacs.records import Sample
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -11,7 +11,7 @@ import pytest
 
 from uacs.data.prepared import DatasetInfo, PreparedDataset, write_part
 from uacs.mllm import MllmSettings, finetuning, prompts, tiny_native, tiny_omni, training
-from uacs.mllm.finetuning import FinetuningSettings, Training
+from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 from uacs.mllm.predictor import LargePredictor
 from uacs.records import LargeOutput, Sample
 

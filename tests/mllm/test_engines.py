@@ -12,7 +12,7 @@ from torch import distributed, multiprocessing
 from uacs.errors import BadInput, WrongUse
 from uacs.mllm import adapters, finetuning
 from uacs.mllm.engines import SHIPPED, deepspeed_config
-from uacs.mllm.finetuning import Training
+from uacs.mllm.finetuning_settings import Training
 
 ENGINES = {"plain": None, "zero2": "zero2", "zero3": "zero3"}
 

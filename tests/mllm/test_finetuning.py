@@ -14,8 +14,11 @@ from safetensors.torch import load_file
 from tests.mllm.conftest import RANGE, dataset_of
 from uacs import mllm
 from uacs.errors import BadInput, Refused
-from uacs.mllm import MllmSettings, adapters, finetuning, lessons, prompts
-from uacs.mllm.finetuning import Diverged, FinetuningSettings, Pupil, Training, best, judged, train
+from uacs.mllm import MllmSettings, adapters, finetuning, lessons, prompts, validation
+from uacs.mllm.finetuning import Diverged, train
+from uacs.mllm.finetuning_settings import FinetuningSettings, Training
+from uacs.mllm.pupil import Pupil
+from uacs.mllm.validation import best, judged
 
 FAMILIES = ["qwen2_5_omni", "humanomni", "videollama2"]
 
@@ -173,10 +176,10 @@ def test_a_missing_answer_counts_as_the_worst_there_is():
 
 def test_the_best_look_is_kept_not_the_last(task, monkeypatch, tmp_path):
     maes = iter([0.5, 0.2, 0.9, 0.4])
-    monkeypatch.setattr(finetuning, "judged", lambda *_: {"mae": next(maes), "acc2": 0.0})
+    monkeypatch.setattr(validation, "judged", lambda *_: {"mae": next(maes), "acc2": 0.0})
     saved = []
-    keep = finetuning._save_best
-    monkeypatch.setattr(finetuning, "_save_best", lambda *of: (saved.append(1), keep(*of)))
+    keep = validation._save_best
+    monkeypatch.setattr(validation, "_save_best", lambda *of: (saved.append(1), keep(*of)))
     record = train(task(validations=2))
     assert record["best"]["step"] == 4 and len(record["steps"]) == 8 and len(saved) == 2
 

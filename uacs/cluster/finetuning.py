@@ -13,7 +13,8 @@ from uacs.cluster import workers as group
 from uacs.data import places
 from uacs.data.prepared import PreparedDataset
 from uacs.mllm import Towers, adapters, engines, finetuning
-from uacs.mllm.finetuning import Told, Training
+from uacs.mllm.finetuning_settings import Training
+from uacs.mllm.validation import Told
 
 
 def train(task: Training, workers: int, progress: Callable[[Told], None] | None = None) -> dict:

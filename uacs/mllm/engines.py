@@ -52,7 +52,7 @@ def gathered(value: Any) -> list[Any]:
 class Plain:
     """Every process has all weights and the whole optimiser."""
 
-    lockstep = False  # processes exchange nothing within a step
+    lockstep = partitioned = False  # processes exchange nothing within a step
 
     def __init__(self, module: nn.Module, groups: list[dict], clip: float, dtype: torch.dtype, device: str):
         self.module, self.clip, self.dtype, self.device = module, clip, dtype, torch.device(device).type
@@ -180,6 +180,9 @@ class Sharded:
         """Take up a state that was left; returns what was told with it."""
         _, state = self.engine.load_checkpoint(str(folder), load_module_strict=False)
         return state["told"]
+
+
+Engine = Plain | Sharded
 
 
 def left(folder: Path) -> bool:

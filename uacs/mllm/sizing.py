@@ -36,7 +36,7 @@ from transformers import PreTrainedConfig, Qwen2_5OmniThinkerConfig, Qwen2_5Omni
 from uacs import mllm
 from uacs.mllm import humanomni, lora, omni_inputs, qwen_omni, videollama2
 from uacs.mllm.engines import Plain
-from uacs.mllm.finetuning import FinetuningSettings
+from uacs.mllm.finetuning_settings import FinetuningSettings
 from uacs.mllm.head import Head
 from uacs.mllm.lessons import Row
 from uacs.mllm.native import beats, checkpoint, decoder, inputs
