@@ -1,17 +1,19 @@
-"""What an adapter is worth: the untuned base, the base with its adapter, and full training, on split test.
+"""What an adapter is worth: a base untuned, with an adapter, and trained in full as long, on split test.
 
     make demo OUT=/tmp/demo
-    python -m benchmarks.finetune.quality /tmp/demo/data --model qwen2_5_omni --seeds 0 1 --out /tmp/quality
+    python -m benchmarks.finetune.quality /tmp/demo/data --seeds 0 1 --out /tmp/quality
 
-For each seed a tiny model of a family is made and trained in full for an epoch: it has learnt to answer in numbers, and
-little more, and is the base. An adapter learns over it for `--epochs` epochs, alone and with the connectors; and the
-same tiny model is trained in full for as long as base and adapter together, which is the limit. All answer split test
-(read-out decode). Brackets: 95 % intervals of 2000 resamples. Folders under --out that are there are not trained again.
-Prints Markdown.
+The base stands in for a large model that sees, hears and reads, but was not made for the dataset: a tiny model of a
+family, trained from nothing on split train to say how strong a feeling is, whichever it is (`--before` epochs, the labels'
+sizes). Then it learns the dataset's own labels for `--epochs` epochs: by LoRA, by LoRA and the connectors, and in full.
+All answer split test (read-out decode); the row `seconds` is training alone. Brackets: 95 % intervals of 2000 resamples.
+Folders under --out that are there are not trained again. Prints Markdown.
 """
 
 import argparse
 import time
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +22,16 @@ from safetensors.torch import load_file
 
 from uacs import mllm
 from uacs.data.prepared import PreparedDataset
-from uacs.demo import TINY, train_large
+from uacs.demo import TINY
 from uacs.metrics import bootstrap, per_sample
-from uacs.mllm import MllmSettings, finetuning
+from uacs.mllm import MllmSettings, finetuning, prompts, training
 from uacs.mllm.adapters import MANIFEST, WEIGHTS
 from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 from uacs.mllm.training import TrainingSettings
 from uacs.records import ANSWERED
 
 COLUMNS = ("model", "seed", "", "trained", "epochs", "s", "answered", "Acc2", "MAE")
-LORA, BOTH = "LoRA", "LoRA and connectors"
+BASE, LORA, BOTH, FULL = "untuned", "LoRA", "LoRA and connectors", "full training"
 ASKED = MllmSettings(frames=2, threads=1)
 
 
@@ -40,7 +42,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", choices=TINY, nargs="+", default=[*TINY])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=6, help="of an adapter")
+    parser.add_argument("--before", type=int, default=6, help="epochs of the base")
+    parser.add_argument("--epochs", type=int, default=4, help="of what is made of it")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     options = parser.parse_args()
@@ -51,25 +54,23 @@ def main() -> None:
         for model in options.model:
             place = options.out / f"{model}-{seed}"
             place.mkdir(parents=True, exist_ok=True)
-            for name, epochs in (
-                ("base", 1),
-                (LORA, options.epochs),
-                (BOTH, options.epochs),
-                ("full", 1 + options.epochs),
-            ):
-                took = trained(place, name, epochs, data, model, seed, options)
+            for name in (BASE, LORA, BOTH, FULL):
+                took = trained(place, name, data, model, seed, options)
+                epochs = options.before if name == BASE else options.epochs
                 cells = [model, str(seed), name, parameters(place / name), str(epochs), f"{took:.0f}" if took else ""]
                 print(f"| {' | '.join([*cells, *scores(place / name, data)])} |", flush=True)
 
 
-def trained(place: Path, name: str, epochs: int, data: PreparedDataset, model: str, seed: int, options) -> float:
+def trained(place: Path, name: str, data: PreparedDataset, model: str, seed: int, options) -> float:
     """Train what is of that name, unless it is there; returns the seconds that it took now."""
     if (place / name / "config.json").exists() or (place / name / MANIFEST).exists():
         return 0.0
-    started = time.perf_counter()
+    base, started = place / BASE, time.perf_counter()
+    samples = list(data.samples("train"))
+    about = data.info.score_range, data.info.language
     if name in (LORA, BOTH):
         settings = FinetuningSettings(
-            epochs=epochs,
+            epochs=options.epochs,
             rank=options.rank,
             alpha=2 * options.rank,
             lr=options.lr,
@@ -82,9 +83,19 @@ def trained(place: Path, name: str, epochs: int, data: PreparedDataset, model: s
             seed=seed,
             mllm=ASKED,
         )
-        finetuning.train(Training(data, str(place / "base"), settings, place / name))
+        finetuning.train(Training(data, str(base), settings, place / name))
+    elif name == FULL:
+        settings = TrainingSettings(epochs=options.epochs, seed=seed, frames=2, threads=1)
+        training.train(base, samples, place / name, settings, *about)
     else:
-        train_large(place / name, data, model, TrainingSettings(epochs=epochs, seed=seed, frames=2, threads=1))
+        strong = [replace(sample, label=abs(sample.label)) for sample in samples]
+        settings = TrainingSettings(epochs=options.before, seed=seed, frames=2, threads=1)
+        module, _, create = TINY[model].partition(":")
+        tiny, start = import_module(module), place / "untrained"
+        getattr(tiny, create)(
+            start, [s.text or "" for s in samples], prompts.phrases(*about), tiny.TinySettings(seed=seed)
+        )
+        training.train(start, strong, base, settings, *about)
     return time.perf_counter() - started
 
 
