@@ -4,9 +4,9 @@
     python -m benchmarks.finetune.quality /tmp/demo/data --seeds 0 1 --out /tmp/quality
 
 The base stands in for a large model that sees, hears and reads, but was not made for the dataset: a tiny model of a
-family, trained from nothing on split train to say how strong a feeling is, whichever it is (`--before` epochs, the labels'
-sizes). Then it learns the dataset's own labels for `--epochs` epochs: by LoRA, by LoRA and the connectors, and in full.
-All answer split test (read-out decode); the row `seconds` is training alone. Brackets: 95 % intervals of 2000 resamples.
+family, trained from nothing on split train to say how strong a feeling is, whichever it is (`--before` epochs, the
+labels' sizes). Then it learns the dataset's own labels for `--epochs` epochs: by LoRA, by LoRA and the connectors, and
+in full. All answer split test (read-out decode); s are those of training. Brackets: 95 % intervals of 2000 resamples.
 Folders under --out that are there are not trained again. Prints Markdown.
 """
 
