@@ -46,7 +46,8 @@ def load_ubm(folder: str | Path, **options) -> SmallPredictor:
 
 def load_mllm(spec: str, dataset: PreparedDataset, **settings) -> LargeModel:
     """A large model for a dataset's range and language: `.answer(samples)`; settings as under `mllm` of a run."""
-    return _build_mllm(spec, MllmSettings(**settings), dataset.info.score_range, dataset.info.language)
+    info = dataset.info
+    return _build_mllm(spec, MllmSettings(**settings), info.score_range, info.language, info.name)
 
 
 def answer(

@@ -121,9 +121,9 @@ def mllm(
 ) -> None:
     """Adapt a large model to DATA by LoRA: learns from split train, the best by split valid is kept."""
     from uacs.config import settings_of
-    from uacs.console import counter, training
+    from uacs.console import counter, look_text, training
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
-    from uacs.mllm import lora
+    from uacs.mllm import RECORDED, lora
     from uacs.mllm.adapters import is_adapter, manifest
     from uacs.mllm.engines import deepspeed_config, import_deepspeed
     from uacs.mllm.finetuning import train as train_mllm
@@ -137,6 +137,8 @@ def mllm(
         import_deepspeed(settings.mllm.device)
     if is_adapter(model):
         raise WrongUse(f"--model {model}: an adapter; name its base")
+    if model.startswith(RECORDED):
+        raise WrongUse(f"--model {model}: recorded answers learn nothing; name the model that gave them")
     if dry_run:
         from uacs.mllm.sizing import need
 
@@ -156,7 +158,5 @@ def mllm(
     best = record["best"]
     (out / "report.html").write_text(page(record, manifest(out).model_dump()))
     notes(record["notes"])
-    print(
-        f"{out}: step {best['step']} of {len(record['steps'])} is kept, "
-        f"valid Acc2 {best['acc2']:.1%}, MAE {best['mae']:.3f}; report: {out / 'report.html'}"
-    )
+    kept = f"step {best['step']} of {len(record['steps'])} is kept, {look_text(best)}"
+    print(f"{out}: {kept}; report: {out / 'report.html'}")

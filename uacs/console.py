@@ -38,11 +38,21 @@ def training(what: str) -> Iterator[Callable[[dict], None]]:
             if "judged" not in news:
                 update(news["step"], news["of"], f"loss {news['loss']:.3f}")
                 return
-            lost = f"   {news['unanswered']} unanswered" if news["unanswered"] else ""
-            figures = f"valid Acc2 {news['acc2']:.1%}   MAE {news['mae']:.3f}{lost}   {news['seconds']:.1f} s"
-            print(f"step {news['step']:4} of {news['of']}   {figures}", flush=True)
+            print(f"step {news['step']:4} of {news['of']}   {look_text(news)}   {news['seconds']:.1f} s", flush=True)
 
         yield hear
+
+
+def look_text(look: dict) -> str:
+    """What a look at split valid found.
+
+    >>> look_text({"acc2": 0.913, "mae": 0.5, "unanswered": 2}), look_text({"acc2": None, "mae": None, "unanswered": 9})
+    ('valid Acc2 91.3%, MAE 0.500, 2 unanswered', 'valid: 9 unanswered, no answer is a number yet')
+    """
+    if look["mae"] is None:
+        return f"valid: {look['unanswered']} unanswered, no answer is a number yet"
+    lost = f", {look['unanswered']} unanswered" if look["unanswered"] else ""
+    return f"valid Acc2 {look['acc2']:.1%}, MAE {look['mae']:.3f}{lost}"
 
 
 @contextmanager

@@ -232,6 +232,8 @@ def test_the_command_says_what_is_wrong_in_one_line(uacs, course, trained, adapt
     assert code == 2 and "neither a file nor one of zero2, zero3" in told
     code, told = said(model=adapter_of("qwen2_5_omni"))
     assert code == 2 and "an adapter; name its base" in told
+    code, told = said(model="recorded:answers.parquet")
+    assert code == 2 and "recorded answers learn nothing" in told
     code, told = said(model=tmp_path / "nothing")
     assert code == 1 and "neither a folder here nor a model that the hub gives" in told
     (tmp_path / "half").mkdir()
@@ -251,6 +253,14 @@ def test_the_command_trains_reports_and_is_evaluated(uacs, course, trained, tmp_
     assert "Adapter over" in (tmp_path / "out" / "report.html").read_text()
     code, said, _ = uacs("doctor", "--mllm", tmp_path / "out")
     assert code == 0 and "parameters over" in said and "trained on demo without second looks" in said
+
+
+def test_a_base_that_has_no_number_to_say_yet_is_told_as_that(uacs, course, untrained, tmp_path):
+    sets = [f"--set={word}" for word in ("rank=1", "batch_size=30", "mllm.frames=2", "validations=1")]
+    code, said, _ = uacs("train", "mllm", course.folder, "--model", untrained, "--out", tmp_path / "out", *sets)
+    assert code == 0 and said.count("valid: 10 unanswered, no answer is a number yet") == 2
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["best"]["mae"] is None
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("before", ["Manifest", "shutil"])

@@ -63,8 +63,8 @@ def test_earlier_answers_are_read_and_those_that_are_no_number_passed_over(cours
     with pytest.raises(BadInput, match=r"others.parquet: answers to none of .*'s samples"):
         lessons(course, "train", tmp_path / "others.parquet")
     table.drop(columns="u_small").to_parquet(tmp_path / "less.parquet")
-    for wrong in ("less.parquet", "gone.parquet"):
-        with pytest.raises(BadInput, match=rf"{wrong}: no earlier answers .*; name the out_of_fold.parquet"):
+    for wrong, why in (("less.parquet", "it lacks sample_id, y_small or u_small"), ("gone.parquet", "no such file")):
+        with pytest.raises(BadInput, match=rf"{wrong}: no earlier answers .*{why}.*; name the out_of_fold.parquet"):
             lessons(course, "train", tmp_path / wrong)
 
 

@@ -173,6 +173,8 @@ def ahead(make: Callable[[T], R], of: Iterable[T], threads: int, most: int) -> G
 def _earlier_answers(path: Path) -> dict[str, dict[str, float]]:
     """Earlier answers by sample: a table of `uacs train ubm --folds`, or a run's outcomes."""
     try:
+        if not path.is_file():
+            raise ValueError("there is no such file")
         table = pq.read_table(path)
         names = [name for name in HINTS if name in table.column_names]
         if not {"sample_id", "y_small", "u_small"} <= set(table.column_names):

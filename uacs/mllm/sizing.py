@@ -21,16 +21,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import ref
 
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedConfig, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from uacs import mllm
@@ -49,6 +48,10 @@ TEXT, ANSWER, GATE = 230, 5, 150
 is 5 of them; and what HumanOmni's gate reads."""
 FRAME, MEL = (360, 640), 3000
 """Of a clip as Qwen2.5-Omni takes it, of any size: a frame's height and width, and 30 s of sound in mel frames."""
+
+
+Made: TypeAlias = Callable[[Sequence[int], torch.dtype], torch.Tensor]
+"""What makes a tensor of a shape and type, of zeros or without numbers."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Rehearsal:
     def __init__(self, spec: str | Mapping, settings: FinetuningSettings, device: torch.device | None = None):
         lora.needed("sizing")
         self.settings, self.dtype = settings, getattr(torch, settings.mllm.dtype)
-        self.device, self.made = device or torch.device("cpu"), device or FakeTensorMode(allow_non_fake_inputs=True)
+        self.device, self.made = device or torch.device("cpu"), partial(_zeros, device) if device else Shape.of
         self.kind, model = _without_weights(spec, settings)
         core = self.kind.decoder_of(model)
         if settings.mllm.load_in_4bit:
@@ -128,15 +131,15 @@ class Rehearsal:
         whole = [name for name, _ in model.named_modules() if name in self.kind.CONNECTORS and settings.projector]
         with checkpoint.without_weights():
             lora.attach(model, core, settings.rank, settings.alpha, settings.dropout, whole)
-        self._place(model)
         if settings.checkpointing:
             core.activation_checkpointing_enable()
             core.disable_input_require_grads()
         model.eval()
         core.train()
-        with self.made:
+        with checkpoint.without_weights():
             head = None if settings.head == "none" else Head(core.config.hidden_size, 3.0)
         self.pupil = _Pupil(self.kind, model, head, settings.head == "joint")
+        self._place(self.pupil)
 
     def step(self, frames: int | None, rows: int) -> Need:
         """Take a step that is not the first; frames are as the checkpoint says where None."""
@@ -146,22 +149,21 @@ class Rehearsal:
         groups = [{"params": learning, "lr": 0.0}]
         engine = Plain(pupil, groups, settings.clip_gradient, self.dtype, self.device.type)
         batch = clips.rows(rows)
-        elsewhere = isinstance(self.made, FakeTensorMode) and torch.device(settings.mllm.device).type != "cpu"
+        elsewhere = self.made is Shape.of and torch.device(settings.mllm.device).type != "cpu"
         with _as_on_cuda(self.dtype != torch.float32) if elsewhere else nullcontext():
             sizes = measured(engine, pupil.model, batch)
         return Need(sum(one.numel() for one in learning), max(row.turn.length for row in batch), *sizes)
 
-    def _place(self, model: nn.Module) -> None:
+    def _place(self, pupil: nn.Module) -> None:
         """Give every parameter a place: what learns in float32, all else in its type or in four bits."""
         known: dict[nn.Parameter, nn.Parameter] = {}
-        for module in model.modules():
+        for module in pupil.modules():
             for name, buffer in module._buffers.items():
                 module._buffers[name] = None if buffer is None else buffer.to(self.device)
             for name, parameter in module._parameters.items():
                 if parameter is not None and parameter not in known:
                     learns = parameter.requires_grad
-                    with self.made:
-                        zeros = torch.zeros(parameter.shape, dtype=torch.float32 if learns else self.dtype)
+                    zeros = self.made(parameter.shape, torch.float32 if learns else self.dtype)
                     four = hasattr(parameter, "quant_state")
                     known[parameter] = _quantised(parameter, zeros) if four else nn.Parameter(zeros, learns)
                 module._parameters[name] = None if parameter is None else known[parameter]
@@ -185,6 +187,47 @@ def measured(engine: Plain, model: nn.Module, rows: list[Row]) -> tuple[int, int
     return weights, trained, meter.peak - weights - trained
 
 
+class Shape(torch.Tensor):
+    """A tensor on the CPU, for all that can be asked of it but its numbers: it has none, and takes no memory."""
+
+    meta: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, meta: torch.Tensor):
+        """Of a tensor on the meta device."""
+        how = {"strides": meta.stride(), "storage_offset": meta.storage_offset(), "dtype": meta.dtype, "device": "cpu"}
+        made = torch.Tensor._make_wrapper_subclass(cls, meta.shape, **how)
+        made.meta = meta
+        return made
+
+    @classmethod
+    def of(cls, shape: Sequence[int], dtype: torch.dtype) -> "Shape":
+        """A new one."""
+        return cls(torch.empty(shape, dtype=dtype, device="meta"))
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        """An operation as the meta device does it."""
+        kwargs = dict(kwargs or {})
+        if kwargs.get("device") is not None:
+            kwargs["device"] = "meta"
+        metas = {}
+
+        def inside(value):
+            if isinstance(value, Shape):
+                metas[id(value.meta)] = value
+                return value.meta
+            return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+        def outside(value):
+            if not isinstance(value, torch.Tensor):
+                return value
+            return metas[id(value)] if id(value) in metas else cls(value)
+
+        return tree_map(outside, function(*tree_map(inside, args), **tree_map(inside, kwargs)))
+
+
 class Meter(TorchDispatchMode):
     """Counts the bytes of tensors that are made within it: of those that are `live`, and of the most that were."""
 
@@ -202,8 +245,6 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Every operation on tensors, forwards and backwards."""
-        if function is torch.ops.prim.device.default:  # asked for more often than anything is computed
-            return args[0].fake_device
         made = function(*_marked(function, args), **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
@@ -211,7 +252,7 @@ class Meter(TorchDispatchMode):
         return made
 
     def _count(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
+        storage = (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
             self._known[key] = ref(storage, lambda _: self._drop(key, size))
@@ -229,7 +270,7 @@ def _marked(function, args: tuple) -> tuple:
         return args
     where: list = []
     for one in args[1]:
-        real = isinstance(one, torch.Tensor) and not isinstance(one, FakeTensor) and one.dtype == torch.bool
+        real = isinstance(one, torch.Tensor) and not isinstance(one, Shape) and one.dtype == torch.bool
         where += one.nonzero(as_tuple=True) if real else [one]
     return (args[0], where, *args[2:])
 
@@ -310,8 +351,8 @@ class Clips:
     What it collates is a copy `made` on the device, as of a batch that is moved there.
     """
 
-    def __init__(self, kind: ModuleType, model: Any, frames: int | None, made: Any = None):
-        self.made = made or nullcontext()
+    def __init__(self, kind: ModuleType, model: Any, frames: int | None, made: Made):
+        self.made = made
         self.inputs = kind.Inputs.__new__(kind.Inputs)  # without the tokenizer that it would begin with
         self.inputs.tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
         self.inputs.config = model.config
@@ -330,19 +371,25 @@ class Clips:
     def collate(self, rows: list, padding: str) -> dict:
         """As the family collates."""
         batch = self.inputs.collate(rows, padding)
-        with self.made:
-            return {name: _copied(value) for name, value in batch.items()}
+        return {name: self._moved(value) for name, value in batch.items()}
+
+    def _moved(self, value: Any) -> Any:
+        """Media made anew; numbers by which positions are counted stay as they are."""
+        if isinstance(value, list):
+            return [self._moved(one) for one in value]
+        media = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1
+        return self.made(value.shape, value.dtype) if media else value
 
     def _native(self, kind: ModuleType, model: Any, frames: int) -> inputs.Encoded:
         config, media = model.config, model.config.media
         side, sound = config.vision.image_size, None
         if kind is humanomni and config.audio:
-            sound = _zeros(config.audio.num_mel_bins, 2 * config.audio.max_source_positions)
+            sound = _nothing(config.audio.num_mel_bins, 2 * config.audio.max_source_positions)
         if kind is videollama2:
             frames = max(frames, 1 if model.video_count(1) else 2)
             banks = FilterBanks(media.mm_audio_windows, media.mm_audio_window, media.mm_audio_seconds)
-            sound = _zeros(banks.frames, banks.mels) if config.beats else None
-        clip = self.inputs.place(_zeros(frames, 3, side, side), sound)
+            sound = _nothing(banks.frames, banks.mels) if config.beats else None
+        clip = self.inputs.place(_nothing(frames, 3, side, side), sound)
         return inputs.Encoded([*clip.tokens], clip, [0] * GATE)
 
     def _omni(self, config: Qwen2_5OmniThinkerConfig, frames: int) -> omni_inputs.Encoded:
@@ -358,17 +405,13 @@ class Clips:
         return omni_inputs.Encoded(ids, media)
 
 
-def _zeros(*shape: int) -> torch.Tensor:
+def _zeros(device: torch.device, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+def _nothing(*shape: int) -> torch.Tensor:
     """Zeros that take no room."""
     return torch.zeros(()).expand(shape)
-
-
-def _copied(value: Any) -> Any:
-    """Media made anew; numbers by which positions are counted stay as they are."""
-    if isinstance(value, list):
-        return [_copied(one) for one in value]
-    media = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1
-    return torch.zeros(value.shape, dtype=value.dtype) if media else value
 
 
 def _without_weights(spec: str | Mapping, settings: FinetuningSettings) -> tuple[ModuleType, Any]:
@@ -378,8 +421,8 @@ def _without_weights(spec: str | Mapping, settings: FinetuningSettings) -> tuple
     else:
         kind, raw, folder = mllm.family(spec), PreTrainedConfig.get_config_dict(spec)[0], Path(spec)
     if kind is qwen_omni:
-        known = isinstance(spec, Mapping)
-        config = Qwen2_5OmniThinkerConfig.from_dict(raw) if known else qwen_omni._thinker_config(spec)
+        known = Qwen2_5OmniThinkerConfig.from_dict
+        config = known(raw) if isinstance(spec, Mapping) else qwen_omni._thinker_config(spec)
         model = decoder.without_weights(Qwen2_5OmniThinkerForConditionalGeneration, config, folder)
         model.tie_weights()
         return kind, model

@@ -26,8 +26,8 @@ def look(pupil: Pupil, engine: Engine, valid: list[Lesson], task: Training, told
     named = metrics.score(answers[known], labels[known], info.like) if known.any() else {}
     seen = {
         "step": told["step"],
-        "mae": named.get("mae", math.nan),
-        "acc2": named.get("acc2", math.nan),
+        "mae": named.get("mae"),
+        "acc2": named.get("acc2"),
         "unanswered": int(np.isnan(answers).sum()),
         "judged": judged(answers, labels, info.score_range, info.like)[task.settings.best_by],
         "seconds": time.perf_counter() - started,

@@ -130,8 +130,8 @@ def _sets(settings: Mapping) -> str:
     return " ".join(f"--set {shlex.quote(f'mllm.{name}={value}')}" for name, value in chosen.items())
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _lasting(seconds: float) -> str:
