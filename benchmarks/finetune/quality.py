@@ -3,10 +3,11 @@
     make demo OUT=/tmp/demo
     python -m benchmarks.finetune.quality /tmp/demo/data --seeds 0 1 --out /tmp/quality
 
-The base stands in for a large model that sees, hears and reads, but was not made for the dataset: a tiny model of a
-family, trained from nothing on split train to say how strong a feeling is, whichever it is (`--before` epochs, the
-labels' sizes). Then it learns the dataset's own labels for `--epochs` epochs: by LoRA, by LoRA and the connectors, and
-in full. All answer split test (read-out decode); s are those of training. Brackets: 95 % intervals of 2000 resamples.
+The base stands in for a large model that sees, hears, reads and judges, but was not made for the dataset: a tiny model
+of a family, trained from nothing on split train on another scale (`--before` epochs; half of what the label is above -3,
+so that 0 is most negative and 3 most positive). Then it learns the dataset's own for `--epochs` epochs: by LoRA, by LoRA
+and the connectors, and in full. All answer split test (read-out decode); s are those of training. Brackets: 95 %
+intervals of 2000 resamples.
 Folders under --out that are there are not trained again. Prints Markdown.
 """
 
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("--model", choices=TINY, nargs="+", default=[*TINY])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--before", type=int, default=6, help="epochs of the base")
-    parser.add_argument("--epochs", type=int, default=4, help="of what is made of it")
-    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=3, help="of what is made of it")
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -88,14 +89,15 @@ def trained(place: Path, name: str, data: PreparedDataset, model: str, seed: int
         settings = TrainingSettings(epochs=options.epochs, seed=seed, frames=2, threads=1)
         training.train(base, samples, place / name, settings, *about)
     else:
-        strong = [replace(sample, label=abs(sample.label)) for sample in samples]
+        low = data.info.score_range[0]
+        scaled = [replace(sample, label=round((sample.label - low) / 2, 1)) for sample in samples]
         settings = TrainingSettings(epochs=options.before, seed=seed, frames=2, threads=1)
         module, _, create = TINY[model].partition(":")
         tiny, start = import_module(module), place / "untrained"
         getattr(tiny, create)(
             start, [s.text or "" for s in samples], prompts.phrases(*about), tiny.TinySettings(seed=seed)
         )
-        training.train(start, strong, base, settings, *about)
+        training.train(start, scaled, base, settings, *about)
     return time.perf_counter() - started
 
 

@@ -123,7 +123,9 @@ class Rehearsal:
     def __init__(self, spec: str | Mapping, settings: FinetuningSettings, device: torch.device | None = None):
         lora.needed("sizing")
         self.settings, self.dtype = settings, getattr(torch, settings.mllm.dtype)
-        self.device, self.made = device or torch.device("cpu"), partial(_zeros, device) if device else Shape.of
+        self.device = device or torch.device("cpu")
+        self.made: Made = partial(_zeros, device) if device else Shape.of
+        self.elsewhere = device is None and torch.device(settings.mllm.device).type != "cpu"
         self.kind, model = _without_weights(spec, settings)
         core = self.kind.decoder_of(model)
         if settings.mllm.load_in_4bit:
@@ -149,8 +151,7 @@ class Rehearsal:
         groups = [{"params": learning, "lr": 0.0}]
         engine = Plain(pupil, groups, settings.clip_gradient, self.dtype, self.device.type)
         batch = clips.rows(rows)
-        elsewhere = self.made is Shape.of and torch.device(settings.mllm.device).type != "cpu"
-        with _as_on_cuda(self.dtype != torch.float32) if elsewhere else nullcontext():
+        with _as_on_cuda(self.dtype != torch.float32) if self.elsewhere else nullcontext():
             sizes = measured(engine, pupil.model, batch)
         return Need(sum(one.numel() for one in learning), max(row.turn.length for row in batch), *sizes)
 
