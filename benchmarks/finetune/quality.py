@@ -4,10 +4,10 @@
     python -m benchmarks.finetune.quality /tmp/demo/data --seeds 0 1 --out /tmp/quality
 
 The base stands in for a large model that sees, hears, reads and judges, but was not made for the dataset: a tiny model
-of a family, trained from nothing on split train on another scale (`--before` epochs; half of what the label is above -3,
-so that 0 is most negative and 3 most positive). Then it learns the dataset's own for `--epochs` epochs: by LoRA, by LoRA
-and the connectors, and in full. All answer split test (read-out decode); s are those of training. Brackets: 95 %
-intervals of 2000 resamples.
+of a family, trained from nothing on split train on another scale (`--before` epochs; half of what a label is above -3, so
+that 0 is most negative and 3 most positive). Then it learns the dataset's own for `--epochs` epochs: by LoRA, by LoRA and
+the connectors, and in full. All answer split test (read-out decode); s are those of training. Brackets: 95 % intervals of
+2000 resamples.
 Folders under --out that are there are not trained again. Prints Markdown.
 """
 
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--model", choices=TINY, nargs="+", default=[*TINY])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--before", type=int, default=6, help="epochs of the base")
-    parser.add_argument("--epochs", type=int, default=3, help="of what is made of it")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--epochs", type=int, default=4, help="of what is made of it")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=3e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = PreparedDataset(options.data)

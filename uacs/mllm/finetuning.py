@@ -180,27 +180,29 @@ def _step(
     tokens = sum(len(rows.answer(of[one.lesson].label)) for one in tasks)
     batches = _own(tasks, of, settings)
     torch.manual_seed(settings.seed * 1_000_003 + number * 1_009 + engines.place()[0])  # dropout
-    sums, notes = np.zeros(4), list[str]()  # nats, tokens, positions with padding, positions without
-    pupil.decoder.train()
-    for k, batch in enumerate(batches):
-        made = _rows(batch, next(clips), of, epoch, rows, notes)
-        if not made and not engine.lockstep:
-            continue
-        loss = engine.loss(made or [rows.filler()], tokens, len(tasks))
-        engine.backward(loss if made else loss * 0.0, last=k + 1 == len(batches))
-        if made:
-            lengths = [row.turn.length for row in made]
-            sums += pupil.nats, sum(row.tokens for row in made), max(lengths) * len(lengths), sum(lengths)
-    pupil.model.eval()
-    nats, learnt, padded, full = engines.summed(sums.tolist(), settings.mllm.device)
+    nats: list[torch.Tensor] = []
+    counts, notes = np.zeros(3), list[str]()  # tokens, positions with padding, positions without
+    with pupil.learning():
+        for k, batch in enumerate(batches):
+            made = _rows(batch, next(clips), of, epoch, rows, notes)
+            if not made and not engine.lockstep:
+                continue
+            loss = engine.loss(made or [rows.filler()], tokens, len(tasks))
+            engine.backward(loss if made else loss * 0.0, last=k + 1 == len(batches))
+            if made:
+                lengths = [row.turn.length for row in made]
+                nats.append(pupil.nats)
+                counts += sum(row.tokens for row in made), max(lengths) * len(lengths), sum(lengths)
+    sums = [float(sum(nats)), *counts.tolist()]
+    total, learnt, padded, full = engines.summed(sums, settings.mllm.device)
     if not learnt:
         raise BadInput(f"step {number + 1}: none of its {len(tasks)} samples can be read, as {(notes or [''])[0]}")
-    if not math.isfinite(nats):
-        raise Diverged(f"step {number + 1}: the loss is {nats:g}; lower lr")
+    if not math.isfinite(total):
+        raise Diverged(f"step {number + 1}: the loss is {total:g}; lower lr")
     by = lr_share(number, course, math.ceil(settings.warmup * course), 0.0)
     engine.step([rate * by for rate in pupil.rates])
     return {
-        "loss": nats / learnt,
+        "loss": total / learnt,
         "lr": settings.lr * by,
         "positions": int(full),
         "padding": 1 - full / padded,

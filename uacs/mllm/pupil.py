@@ -1,5 +1,8 @@
 """What learns in a training: a base with an adapter on it, and a read-out head beside it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -34,7 +37,7 @@ class Pupil(nn.Module):
             if settings.head != "none":
                 bound = task.dataset.info.score_range[1]
                 self.head = Head(self.decoder.config.hidden_size, bound).to(loaded.model.device)
-        self.joint = settings.head == "joint"
+        self.joint, self.half = settings.head == "joint", settings.mllm.dtype == "bfloat16"
         self.vocabulary = loaded.model.get_output_embeddings()
         self.connectors = nn.ModuleList(loaded.model.get_submodule(name) for name in whole)
         self._all = (loaded.model,)  # in a tuple, so that it is no module of this one's
@@ -68,11 +71,19 @@ class Pupil(nn.Module):
         shared = {"betas": settings.betas, "weight_decay": settings.weight_decay}
         return [{"params": params, "lr": lr, **shared} for lr, params in parts if params]
 
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Within it the adapter drops out, and what it reads is not copied; without, it answers."""
+        self.decoder.train()
+        with lora.in_half(self.model, self.half):
+            yield
+        self.model.eval()
+
     def forward(self, rows: list[Row], tokens: int, samples: int) -> torch.Tensor:
         """These rows' part of a step's loss: of nats a token of all its `tokens`, and the head's of all `samples`."""
         pairs = [(row.turn, row.tokens) for row in rows]
         loss, ends = answer_loss(self.kind, self.model, self.inputs, pairs, reduction="sum")
-        self.nats = loss.item()
+        self.nats = loss.detach()
         loss = loss / tokens
         if self.head:
             seen = ends if self.joint else ends.detach()

@@ -1,35 +1,32 @@
 """What training an adapter takes of a device: told by a dry run, without a weight and without the device.
 
 A model is built of its config alone, an adapter put on it, and a step taken by the lines that take real ones: towers,
-connectors, splice, decoder, loss, gradients, Adam. Only its tensors are torch's FakeTensors, which have shapes and
-types and no numbers; ids, masks and positions are real, since what is computed depends on them. Each tensor is counted
-from when it is made until nothing holds it any more.
+connectors, splice, decoder, loss, gradients, Adam. Only, its tensors have shapes and no numbers; ids, masks and
+positions are real, since what is computed depends on them. Each tensor is counted from when it is made until nothing
+holds it any more. The step is one of several batches and not the first, so gradients and Adam's states are there.
 
     weights        what is not trained, as it lies there; in 4 bits as bitsandbytes stores it
     trained        parameters that learn, in float32, their gradients and Adam's two states
     activations    the most that a batch takes over both, wherever in the step that is
 
-Not counted: CUDA itself (half a GiB or so), workspaces inside of kernels, what the allocator rounds up and cannot use
-for being in pieces, and what split valid takes when it is answered. Leave a tenth of the device for them. DeepSpeed's
-parts and buffers are not told either: this is one process by itself.
+Not counted: CUDA itself (half a GiB or so), workspaces inside of kernels, what the allocator rounds up or cannot use
+for being in pieces; and split valid, which takes mllm.batch_gib at most, at other times. Leave a tenth of the device.
+DeepSpeed's parts and buffers are not told either: this is one process by itself. Of a folder without weights, what
+only they say is as published: the width of HumanOmni's gate, BEATs.
 """
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
-from weakref import ref
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedConfig, Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 from uacs import mllm
@@ -38,8 +35,9 @@ from uacs.mllm.engines import Plain
 from uacs.mllm.finetuning_settings import FinetuningSettings
 from uacs.mllm.head import Head
 from uacs.mllm.lessons import Row
-from uacs.mllm.native import beats, checkpoint, decoder, inputs
+from uacs.mllm.native import checkpoint, decoder, inputs
 from uacs.mllm.native.sounds import FilterBanks
+from uacs.mllm.shapes import Meter, Shape, as_on_cuda
 from uacs.mllm.training import answer_loss
 
 GIB = 2**30
@@ -129,7 +127,7 @@ class Rehearsal:
         self.kind, model = _without_weights(spec, settings)
         core = self.kind.decoder_of(model)
         if settings.mllm.load_in_4bit:
-            _in_four_bits(model, core, str(spec), self.dtype)
+            _in_four_bits(model, core, spec if isinstance(spec, str) else spec["model_type"], self.dtype)
         whole = [name for name, _ in model.named_modules() if name in self.kind.CONNECTORS and settings.projector]
         with checkpoint.without_weights():
             lora.attach(model, core, settings.rank, settings.alpha, settings.dropout, whole)
@@ -151,7 +149,7 @@ class Rehearsal:
         groups = [{"params": learning, "lr": 0.0}]
         engine = Plain(pupil, groups, settings.clip_gradient, self.dtype, self.device.type)
         batch = clips.rows(rows)
-        with _as_on_cuda(self.dtype != torch.float32) if self.elsewhere else nullcontext():
+        with as_on_cuda(self.dtype != torch.float32) if self.elsewhere else nullcontext():
             sizes = measured(engine, pupil.model, batch)
         return Need(sum(one.numel() for one in learning), max(row.turn.length for row in batch), *sizes)
 
@@ -177,155 +175,13 @@ def measured(engine: Plain, model: nn.Module, rows: list[Row]) -> tuple[int, int
         parameter.grad = torch.zeros_like(parameter)
     engine.optimiser.step()
     meter = Meter()
-    meter.hold(part for row in rows for part in vars(row.turn.media).values() if isinstance(part, torch.Tensor))
-    meter.live = 0  # clips lie in the host's memory until they are moved
     states = [state for of in engine.optimiser.state.values() for state in of.values()]
     trained = meter.hold([*engine.parameters, *(one.grad for one in engine.parameters), *states])
     weights = meter.hold([*_stored(model), *engine.module.buffers()])
-    with meter:
+    with meter, lora.in_half(model, engine.dtype != torch.float32):
         engine.backward(engine.loss(rows, sum(row.tokens for row in rows), len(rows)), True)
         engine.step([0.0] * len(engine.optimiser.param_groups))
     return weights, trained, meter.peak - weights - trained
-
-
-class Shape(torch.Tensor):
-    """A tensor on the CPU, for all that can be asked of it but its numbers: it has none, and takes no memory."""
-
-    meta: torch.Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @staticmethod
-    def __new__(cls, meta: torch.Tensor):
-        """Of a tensor on the meta device."""
-        how = {"strides": meta.stride(), "storage_offset": meta.storage_offset(), "dtype": meta.dtype, "device": "cpu"}
-        made = torch.Tensor._make_wrapper_subclass(cls, meta.shape, **how)
-        made.meta = meta
-        return made
-
-    @classmethod
-    def of(cls, shape: Sequence[int], dtype: torch.dtype) -> "Shape":
-        """A new one."""
-        return cls(torch.empty(shape, dtype=dtype, device="meta"))
-
-    @classmethod
-    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        """An operation as the meta device does it."""
-        kwargs = dict(kwargs or {})
-        if kwargs.get("device") is not None:
-            kwargs["device"] = "meta"
-        metas = {}
-
-        def inside(value):
-            if isinstance(value, Shape):
-                metas[id(value.meta)] = value
-                return value.meta
-            return value.to("meta") if isinstance(value, torch.Tensor) else value
-
-        def outside(value):
-            if not isinstance(value, torch.Tensor):
-                return value
-            return metas[id(value)] if id(value) in metas else cls(value)
-
-        return tree_map(outside, function(*tree_map(inside, args), **tree_map(inside, kwargs)))
-
-
-class Meter(TorchDispatchMode):
-    """Counts the bytes of tensors that are made within it: of those that are `live`, and of the most that were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: dict[int, ref] = {}  # by storage: views of a tensor are no more than that tensor
-
-    def hold(self, tensors: Iterable[torch.Tensor]) -> int:
-        """Count tensors that are there already; returns the bytes of those that were not counted before."""
-        before = self.live
-        for tensor in tensors:
-            self._count(tensor)
-        return self.live - before
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Every operation on tensors, forwards and backwards."""
-        made = function(*_marked(function, args), **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor)
-        return made
-
-    def _count(self, tensor: torch.Tensor) -> None:
-        storage = (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known[key] = ref(storage, lambda _: self._drop(key, size))
-            self.live += size
-            self.peak = max(self.peak, self.live)
-
-    def _drop(self, key: int, size: int) -> None:
-        del self._known[key]
-        self.live -= size
-
-
-def _marked(function, args: tuple) -> tuple:
-    """The arguments of an indexing with real masks as the places that they mark: shapes alone do not tell how many."""
-    if function not in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default):
-        return args
-    where: list = []
-    for one in args[1]:
-        real = isinstance(one, torch.Tensor) and not isinstance(one, Shape) and one.dtype == torch.bool
-        where += one.nonzero(as_tuple=True) if real else [one]
-    return (args[0], where, *args[2:])
-
-
-def _layer_norm(x, shape, weight=None, bias=None, eps=1e-5) -> torch.Tensor:
-    """In float32 where a GPU's autocast reigns."""
-    if torch.is_autocast_enabled("cpu"):
-        x, weight, bias = (None if one is None else one.float() for one in (x, weight, bias))
-    return torch.layer_norm(x, shape, weight, bias, eps)
-
-
-def _dropout(x, p=0.5, training=True, inplace=False) -> torch.Tensor:
-    """With a mask of a byte an element."""
-    return torch.native_dropout(x, p, True)[0] if training and p else x
-
-
-def _attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> torch.Tensor:
-    """By the kernel that a GPU would take: flash attention, the one that takes masks and float32, or none."""
-    of, kind = torch.ops.aten, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
-    q, k, v = q.to(kind), k.to(kind), v.to(kind)
-    if attn_mask is None and kind != torch.float32:
-        return of._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
-    if q.shape[1] != k.shape[1]:
-        grouped = {"scale": scale, "enable_gqa": enable_gqa}
-        return of._scaled_dot_product_attention_math(q, k, v, attn_mask, dropout_p, is_causal, **grouped)[0]
-    if attn_mask is not None:
-        added = q.new_zeros(attn_mask.shape) if attn_mask.dtype == torch.bool else attn_mask.to(kind)
-        length = added.shape[-1]  # whose rows begin at every 16th
-        attn_mask = functional.pad(added, (0, -length % 16))[..., :length].expand(*q.shape[:3], length)
-    return of._scaled_dot_product_efficient_attention(q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
-
-
-ON_CUDA = (
-    (functional, "layer_norm", _layer_norm),
-    (functional, "dropout", _dropout),
-    (functional, "scaled_dot_product_attention", _attention),
-    (beats, "scaled_dot_product_attention", _attention),
-)
-"""Operations for which a GPU holds more or less in memory than a CPU, and where they are called from."""
-
-
-@contextmanager
-def _as_on_cuda(autocast: bool) -> Iterator[None]:
-    """Within it shapes take the room that they would on a GPU."""
-    theirs = [getattr(module, name) for module, name, _ in ON_CUDA]
-    try:
-        torch.set_autocast_enabled("cuda", autocast)  # peft's 4-bit layers ask for this one
-        for module, name, ours in ON_CUDA:
-            setattr(module, name, ours)
-        yield
-    finally:
-        torch.set_autocast_enabled("cuda", False)
-        for (module, name, _), its in zip(ON_CUDA, theirs, strict=True):
-            setattr(module, name, its)
 
 
 class _Pupil(nn.Module):
