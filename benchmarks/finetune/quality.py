@@ -3,11 +3,11 @@
     make demo OUT=/tmp/demo
     python -m benchmarks.finetune.quality /tmp/demo/data --seeds 0 1 --out /tmp/quality
 
-The base stands in for a large model that sees, hears, reads and judges, but was not made for the dataset: a tiny model
-of a family, trained from nothing on split train on another scale (`--before` epochs; half of what a label is above -3, so
-that 0 is most negative and 3 most positive). Then it learns the dataset's own for `--epochs` epochs: by LoRA, by LoRA and
-the connectors, and in full. All answer split test (read-out decode); s are those of training. Brackets: 95 % intervals of
-2000 resamples.
+The base stands in for a large model that sees, hears, reads and judges, but was not made for the dataset: a tiny
+model of a family, trained from nothing on split train on another scale (`--before` epochs; half of what a label is
+above -3, so that 0 is most negative and 3 most positive). Then it learns the dataset's own for `--epochs` epochs: by
+LoRA, by LoRA and the connectors, and in full. All answer split test (read-out decode); s are those of training.
+Brackets: 95 % intervals of 2000 resamples.
 Folders under --out that are there are not trained again. Prints Markdown.
 """
 
