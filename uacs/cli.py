@@ -247,11 +247,17 @@ def evaluate(data, ubm, mllm, verifier, out, thresholds, split, all_stages, lamb
 @commands.command(epilog="Example: uacs report runs/test")
 @click.argument("run", type=PLACE)
 def report(run) -> None:
-    """Write RUN's report.html anew and print its metrics."""
+    """Write RUN's report.html anew and print its metrics; of an adapter's folder, its training's."""
     from uacs.cluster.evaluation import rewrite_report
     from uacs.data import places
+    from uacs.mllm.adapters import is_adapter
     from uacs.report.text import metrics_text
 
+    if is_adapter(str(run)):
+        from uacs.cli_train import write_report
+
+        print(f"report: {write_report(Path(run))}")
+        return
     print(metrics_text(rewrite_report(run)) + f"\n\nreport: {places.within(run, 'report.html')}")
 
 

@@ -1,5 +1,6 @@
 """`uacs train`: a small model of one's own, and an adapter that makes a large one the dataset's expert."""
 
+import json
 from pathlib import Path
 
 import click
@@ -124,11 +125,10 @@ def mllm(
     from uacs.console import counter, look_text, training
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.mllm import RECORDED, lora
-    from uacs.mllm.adapters import is_adapter, manifest
+    from uacs.mllm.adapters import is_adapter
     from uacs.mllm.engines import deepspeed_config, import_deepspeed
     from uacs.mllm.finetuning import train as train_mllm
     from uacs.mllm.finetuning_settings import FinetuningSettings, Training
-    from uacs.report.training_page import page
 
     settings = settings_of(FinetuningSettings, config, overrides)
     lora.needed("uacs train mllm")
@@ -156,7 +156,17 @@ def mllm(
 
             record = train_together(task, workers, progress)
     best = record["best"]
-    (out / "report.html").write_text(page(record, manifest(out).model_dump()))
+    write_report(out)
     notes(record["notes"])
     kept = f"step {best['step']} of {len(record['steps'])} is kept, {look_text(best)}"
     print(f"{out}: {kept}; report: {out / 'report.html'}")
+
+
+def write_report(out: Path) -> Path:
+    """Write the report of a finished training, from its own files; returns its place."""
+    from uacs.mllm.adapters import manifest
+    from uacs.report.training_page import page
+
+    report, record = out / "report.html", json.loads((out / "training.json").read_text())
+    report.write_text(page(record, manifest(out).model_dump()))
+    return report

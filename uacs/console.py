@@ -36,7 +36,7 @@ def training(what: str) -> Iterator[Callable[[dict], None]]:
 
         def hear(news: dict) -> None:
             if "judged" not in news:
-                update(news["step"], news["of"], f"loss {news['loss']:.3f}")
+                update(news["step"], news["of"], "" if news["loss"] is None else f"loss {news['loss']:.3f}")
                 return
             print(f"step {news['step']:4} of {news['of']}   {look_text(news)}   {news['seconds']:.1f} s", flush=True)
 

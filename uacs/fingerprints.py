@@ -20,6 +20,11 @@ def of_folder(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def of_place(path: Path) -> str:
+    """Of a file's content, or a folder's."""
+    return of_folder(path) if path.is_dir() else of_file(path)
+
+
 def of_file(path: Path) -> str:
     """Of a file's content."""
     size = path.stat().st_size

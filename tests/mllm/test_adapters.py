@@ -14,6 +14,7 @@ from uacs import mllm
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, adapters, lora
 from uacs.mllm.chunk import Chunk, answer_chunk
+from uacs.mllm.predictor import LargePredictor, Loaded
 from uacs.records import SmallOutput
 
 FAMILIES = ["qwen2_5_omni", "humanomni", "videollama2"]
@@ -85,8 +86,24 @@ def test_adapters_of_one_replica_answer_each_for_its_own_dataset(adapter_of, tra
         answered(trained, samples, "third", adapters=both.adapters)
 
 
-def test_a_head_is_the_adapter_s_own(adapter_of, samples):
-    assert {o.status for o in answered(adapter_of("qwen2_5_omni"), samples, readout="head")} <= {"ok", "clipped"}
+def test_a_head_is_the_adapter_s_own(adapter_of, trained, samples):
+    folder = adapter_of("qwen2_5_omni")
+    model = mllm.build(str(folder), ASKED.model_copy(update={"readout": "head"}), RANGE)
+    own, base = (load_file(place / "readout_head.safetensors") for place in (folder, trained))
+    assert all(torch.equal(weight, own[name]) for name, weight in model.reads.head.state_dict().items())
+    assert not torch.equal(own["layers.0.weight"], base["layers.0.weight"])
+    assert {output.status for output in model.answer(samples)} <= {"ok", "clipped"}
+
+
+def test_an_adapter_that_comes_later_does_not_answer_for_the_one_before(adapter_of, trained, copy, samples):
+    first, second = adapter_of("qwen2_5_omni"), copy(dataset="other")
+    weights = {n: -w if "lora_B" in n else w for n, w in load_file(first / adapters.WEIGHTS).items()}
+    save_file(weights, second / adapters.WEIGHTS)
+    loaded = Loaded.of(str(trained), ASKED)
+    one = LargePredictor(str(trained), ASKED, RANGE, adapter=str(first), loaded=loaded)
+    before = one.answer(samples[:8])
+    LargePredictor(str(trained), ASKED, RANGE, adapter=str(second), loaded=loaded)
+    assert close(one.answer(samples[:8]), before)
 
 
 def test_frames_are_those_that_it_was_trained_with_unless_told_otherwise(adapter_of):

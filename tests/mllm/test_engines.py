@@ -15,6 +15,12 @@ from uacs.mllm.engines import SHIPPED, deepspeed_config
 from uacs.mllm.finetuning_settings import Training
 
 ENGINES = {"plain": None, "zero2": "zero2", "zero3": "zero3"}
+FURTHER = {
+    "plain-connectors": lambda of: {"projector": True, "projector_lr": 1e-3},
+    "zero2-half": lambda of: {"mllm": of.mllm.model_copy(update={"dtype": "bfloat16"})},
+    "zero3-half": lambda of: {"mllm": of.mllm.model_copy(update={"dtype": "bfloat16"})},
+}
+"""Further trainings, by their names, which begin with their engine's."""
 
 
 def work(rank: int, size: int, meeting: str, tasks: dict[str, Training]) -> None:
@@ -65,6 +71,11 @@ def together(one, tmp_path_factory) -> dict[str, Path]:
         for kind, name in ENGINES.items()
         for out in (kind, f"{kind}-resumed")
     }
+    for name, settings in FURTHER.items():
+        changed = one.settings.model_copy(update=settings(one.settings))
+        engine = ENGINES[name.split("-")[0]]
+        config = deepspeed_config(engine) if engine else None
+        tasks[name] = replace(one, out=folder / name, settings=changed, deepspeed=config)
     multiprocessing.spawn(work, (2, str(folder / "meeting"), tasks), nprocs=2)
     return {name: task.out for name, task in tasks.items()}
 
@@ -84,6 +95,19 @@ def test_two_processes_make_the_adapter_that_one_makes(one, together, kind):
     assert all(torch.allclose(both[0][name], both[1][name], atol=1e-4) for name in both[0])
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", FURTHER)
+def test_so_they_do_with_connectors_and_in_half_precision(one, together, name, tmp_path):
+    alone = replace(one, out=tmp_path / "alone", settings=one.settings.model_copy(update=FURTHER[name](one.settings)))
+    finetuning.train(alone)
+    ours, theirs = load_file(alone.out / adapters.WEIGHTS), load_file(together[name] / adapters.WEIGHTS)
+    assert {weight.dtype for weight in theirs.values()} == {torch.float32}
+    started = {name: weight for name, weight in ours.items() if "lora_B" in name}  # from zero
+    off = sum((weight - theirs[name]).abs().sum() for name, weight in started.items())
+    assert off / sum(weight.abs().sum() for weight in started.values()) < (0.2 if "half" in name else 1e-3)
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in theirs.values())
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_are_of_their_names(name):
     zero = deepspeed_config(name)["zero_optimization"]
@@ -98,6 +122,8 @@ def test_shipped_configs_are_of_their_names(name):
         ("[]", BadInput, "no DeepSpeed config"),
         ('{"optimizer": {}, "zero_optimization": {"stage": 2}}', WrongUse, "optimizer is the training's to say"),
         ('{"zero_optimization": {"stage": 5}}', WrongUse, "zero_optimization.stage is 5; give it one from 0 to 3"),
+        ('{"fp16": {"enabled": true}, "zero_optimization": {"stage": 2}}', WrongUse, "fp16 is the training's to say"),
+        ('{"zero_optimization": {"stage": 2, "overlap": 1}}', WrongUse, "zero_optimization.overlap: Extra inputs"),
     ],
 )
 def test_a_config_that_cannot_be_is_said(tmp_path, text, error, said):
@@ -106,9 +132,19 @@ def test_a_config_that_cannot_be_is_said(tmp_path, text, error, said):
         deepspeed_config(str(tmp_path / "own.json"))
 
 
-@pytest.mark.parametrize("what", ["projector", "mllm.load_in_4bit"])
-def test_what_cannot_be_parted_is_refused(one, what, tmp_path):
-    own = one.settings.mllm.model_copy(update={"load_in_4bit": what != "projector"})
-    settings = one.settings.model_copy(update={"projector": what == "projector", "mllm": own})
-    with pytest.raises(WrongUse, match=f"{what}=true: ZeRO-3 would part .*; take --deepspeed zero2"):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"projector": True}, "projector=true: connectors are trained by PyTorch alone; leave --deepspeed away"),
+        (
+            {"mllm": {"load_in_4bit": True}},
+            "mllm.load_in_4bit=true: ZeRO-3 would part packed weights; take --deepspeed",
+        ),
+        ({}, "DeepSpeed: no processes that torch.distributed has joined"),
+    ],
+)
+def test_what_deepspeed_cannot_do_is_refused(one, changed, said, tmp_path):
+    own = one.settings.mllm.model_copy(update=changed.get("mllm", {}))
+    settings = one.settings.model_copy(update=changed | {"mllm": own})
+    with pytest.raises(WrongUse, match=said):
         finetuning.train(replace(one, settings=settings, out=tmp_path / "out", deepspeed=deepspeed_config("zero3")))

@@ -33,6 +33,8 @@ from uacs.data import places
 from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, Refused
+from uacs.mllm import MllmSettings
+from uacs.mllm.adapters import over
 from uacs.records import OUTCOME_SCHEMA
 from uacs.report.page import page
 from uacs.ubm.settings import UbmConfig, load_config
@@ -154,8 +156,21 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
         "ubm": fingerprints.of_folder(models.ubm),
         "estimator": config.estimator,
         **mllm.identity(models.mllm, settings.mllm, *about),
-        **({"verifier": mllm.identity(models.verifier, settings.of_verifier, *about)} if models.verifier else {}),
+        **(
+            {"verifier": mllm.identity(models.verifier, of_verifier(models, settings), *about)}
+            if models.verifier
+            else {}
+        ),
     }
+
+
+def of_verifier(models: Models, settings: EvaluationSettings) -> MllmSettings:
+    """How a verifier answers; by the large model's adapters only if it has the same base."""
+    own = settings.of_verifier
+    if settings.verifier or not own.adapters or models.verifier is None:
+        return own
+    alike = over(models.verifier, ())[0] == over(models.mllm, ())[0]
+    return own if alike else own.model_copy(update={"adapters": []})
 
 
 def refuse_other_data(config: UbmConfig, dataset: PreparedDataset, ubm: Path) -> None:
@@ -217,7 +232,7 @@ def _workers(
     try:
         apps = [deploy(names[0], models.mllm, settings.mllm, *about, plan)]
         if models.verifier:
-            own = settings.of_verifier, *about, plan.of_verifier()
+            own = of_verifier(models, settings), *about, plan.of_verifier()
             apps.append(deploy(names[1], models.verifier, *own, taken=(apps[0],)))
         yield _work(run, models, ask, apps, counter, settings)
     finally:

@@ -25,7 +25,8 @@ def train(task: Training, workers: int, progress: Callable[[Told], None] | None 
     """
     task = _absolute(task)
     finetuning.begun_in(task, workers)
-    group.run(_work, {"task": task}, task.out, workers, task.settings.mllm.device, progress)
+    less = "a smaller at_once, fewer mllm.frames"
+    group.run(_work, {"task": task}, task.out, workers, task.settings.mllm.device, progress, less)
     return json.loads((task.out / "training.json").read_text())
 
 

@@ -33,7 +33,7 @@ def train(
     dataset = PreparedDataset(places.absolute(dataset.folder))
     training.begun_in(out, dataset, encoder, settings)
     task = {"dataset": dataset, "text_encoder": encoder, "settings": settings, "out": out}
-    group.run(_work, task, out, workers, settings.device, progress)
+    group.run(_work, task, out, workers, settings.device, progress, "a smaller batch_size")
     return json.loads((out / "training.json").read_text())["epochs"]
 
 

@@ -36,8 +36,12 @@ DEATHS = 3  # that a training outlives
 Progress = Callable[[Any], None] | None
 
 
-def run(work: Callable[[dict], None], task: dict, out: Path, workers: int, device: str, progress: Progress) -> None:
+def run(
+    work: Callable[[dict], None], task: dict, out: Path, workers: int, device: str, progress: Progress, less: str
+) -> None:
     """Have every worker do `work(task)`, in which torch.distributed has joined them; `progress` hears of their news.
+
+    less is what a training takes less memory by, for one whose workers die of its want.
 
     task gets a `progress` of its own that any worker may tell. `out` has to lie where every node sees it. Raises
     `Refused` if this Ray has too few CPUs or GPUs, and what a worker raised that a person must mend.
@@ -62,7 +66,7 @@ def run(work: Callable[[dict], None], task: dict, out: Path, workers: int, devic
                 logging_config=LoggingConfig("CRITICAL"),
             ),
         )
-        _fit(trainer)
+        _fit(trainer, less)
 
 
 def preflight(workers: int, device: str, total: dict[str, float]) -> None:
@@ -86,7 +90,7 @@ class _Unmendable(UserCallback):
                 raise error
 
 
-def _fit(trainer: TorchTrainer) -> None:
+def _fit(trainer: TorchTrainer, less: str) -> None:
     """Train; an error that a worker raised is raised here as it was there."""
     heard_by = signal.getsignal(signal.SIGINT)
     try:
@@ -99,8 +103,8 @@ def _fit(trainer: TorchTrainer) -> None:
         failures = [failure for _, failure in sorted(error.worker_failures.items())]
         if any(map(_died, failures)):
             raise UacsError(
-                f"workers died {DEATHS + 1} times, mostly for want of memory (fewer --workers, a smaller "
-                "batch_size); the same command goes on from the last state"
+                f"workers died {DEATHS + 1} times, mostly for want of memory (fewer --workers, {less}); "
+                "the same command goes on from the last state"
             ) from error
         raise failures[0] from error
     finally:

@@ -9,7 +9,7 @@ A model may carry several; the one for the dataset answers.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,7 +27,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = 1
+    format: Literal[1] = 1
     base: str
     base_fingerprint: str
     dataset: str
@@ -37,6 +37,8 @@ class Manifest(BaseModel):
     readout: str
     prompts: str
     hints: Hints
+    aspect: str
+    verify_prefill: bool
     second_looks: bool
     frames: int
     data: dict[str, str]

@@ -49,7 +49,9 @@ def _adapter(model: LargePredictor) -> Iterator[str]:
     of, size = manifest(model.folder), sum(w.numel() for n, w in model.model.named_parameters() if ".lora_" in n)
     looks = "with second looks" if of.second_looks else "without second looks"
     yield f"an adapter of {size / 1e6:,.1f} M parameters over {of.base}, trained on {of.dataset} {looks}"
-    now = {"frames": model.inputs.frames, "prompts": version(model.language, model.settings.hints)}
+    asked = model.settings
+    now = {"frames": model.inputs.frames, "prompts": version(model.language, asked.hints), "aspect": asked.aspect}
+    now |= {"hints": asked.hints, "verify_prefill": asked.verify_prefill}
     for what, here in now.items():
         if getattr(of, what) != here:
             yield f"it was trained with {what} {getattr(of, what)}, and would now be asked with {here}"

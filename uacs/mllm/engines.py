@@ -15,14 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import distributed, nn
 
 from uacs.errors import BadInput, WrongUse, reason
 
 SHIPPED = ("zero2", "zero3", "zero2-offload", "zero3-offload")
-OURS = ("optimizer", "scheduler", "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+OURS = (
+    "optimizer",
+    "scheduler",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "fp16",
+    "bf16",
+)
 """Keys of a DeepSpeed config that the training's own settings say."""
-STATE = "state.pt"
+STATE, LATEST = "state.pt", "latest"  # the second by DeepSpeed, whose parts lie in the folder that it names
 
 
 def place() -> tuple[int, int]:
@@ -82,6 +92,10 @@ class Plain:
         """Within it every trained weight is whole on every process."""
         return nullcontext()
 
+    def weights(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """What of a module is trained, by name, within `whole`; all processes have to ask."""
+        return {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
+
     def save(self, folder: Path, told: dict) -> None:
         """Leave the state from which to go on, and what is `told` with it; the first process's is everyone's."""
         if place()[0] == 0:
@@ -132,6 +146,7 @@ class Sharded:
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "bf16": {"enabled": dtype == torch.bfloat16},
+            "data_types": {"grad_accum_dtype": "fp32"},  # as PyTorch alone does
         }
         self.deepspeed, self.size = deepspeed, place()[1]
         parameters = [parameter for group in groups for parameter in group["params"]]
@@ -142,7 +157,7 @@ class Sharded:
             config=whole,
             dist_init_required=False,
         )
-        self.module, self.parameters = module, parameters
+        self.module, self.parameters, self.half = module, parameters, dtype == torch.bfloat16
 
     def loss(self, *inputs) -> torch.Tensor:
         """What the module makes of a batch."""
@@ -166,12 +181,25 @@ class Sharded:
         with gather:
             yield
 
+    def weights(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """What of a module is trained, by name, within `whole`; all processes have to ask.
+
+        In half precision those that the optimiser moves, of which the module has copies that are rounded.
+        """
+        trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        exact = self.deepspeed.utils.safe_get_full_fp32_param if self.half else torch.Tensor.detach
+        return {name: exact(weight) for name, weight in trained.items()}
+
     def save(self, folder: Path, told: dict) -> None:
         """Leave the state from which to go on, and what is `told` with it; each process writes its part."""
         tag = f"step{told['step']}"
-        self.engine.save_checkpoint(str(folder), tag, client_state={"told": told}, exclude_frozen_parameters=True)
+        also = {"client_state": {"told": told}, "save_latest": False, "exclude_frozen_parameters": True}
+        self.engine.save_checkpoint(str(folder), tag, **also)
         distributed.barrier()
-        if place()[0] == 0:
+        if place()[0] == 0:  # now that every process has written its part
+            aside = folder / f"{LATEST}.partial"
+            aside.write_text(tag)
+            aside.replace(folder / LATEST)
             for other in folder.glob("step*"):
                 if other.name != tag:
                     shutil.rmtree(other)
@@ -187,7 +215,13 @@ Engine = Plain | Sharded
 
 def left(folder: Path) -> bool:
     """Whether a state to go on from lies in a folder."""
-    return (folder / STATE).exists() or (folder / "latest").exists()
+    return (folder / STATE).exists() or (folder / LATEST).exists()
+
+
+def drop(folder: Path) -> None:
+    """Have a state that lies in a folder be none any more."""
+    for name in (STATE, LATEST):
+        (folder / name).unlink(missing_ok=True)
 
 
 def deepspeed_config(name: str) -> dict:
@@ -204,7 +238,21 @@ def deepspeed_config(name: str) -> dict:
         raise WrongUse(f"--deepspeed {name}: {ours[0]} is the training's to say; leave it away")
     if stage not in (0, 1, 2, 3):
         raise WrongUse(f"--deepspeed {name}: zero_optimization.stage is {stage}; give it one from 0 to 3")
+    if name not in SHIPPED:
+        _check_zero(config["zero_optimization"], name)
     return config
+
+
+def _check_zero(zero: dict, name: str) -> None:
+    import_deepspeed("cuda" if torch.cuda.is_available() else "cpu")
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    try:
+        DeepSpeedZeroConfig(**zero)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["zero_optimization", *map(str, first["loc"])])
+        raise WrongUse(f"--deepspeed {name}: {key}: {first['msg']}; see DeepSpeed's documentation") from None
 
 
 def import_deepspeed(device: str):

@@ -13,7 +13,8 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,21 @@ from torch import distributed
 
 from uacs import fingerprints, mllm
 from uacs.data.prepared import PreparedDataset
-from uacs.errors import BadInput, Refused, UacsError, WrongUse
+from uacs.errors import BadInput, Refused, UacsError, WrongUse, reason
 from uacs.mllm import adapters, engines, prompts
 from uacs.mllm.adapters import Manifest
 from uacs.mllm.engines import Engine
 from uacs.mllm.finetuning_settings import FinetuningSettings, Training
-from uacs.mllm.lessons import Lesson, Row, Rows, Task, ahead, check, lessons, share, steps
+from uacs.mllm.lessons import Lesson, Row, Rows, Task, ahead, check, doubts, lessons, share, steps
 from uacs.mllm.pupil import Pupil
 from uacs.mllm.training import lr_share
-from uacs.mllm.validation import Told, best, look
+from uacs.mllm.validation import Told, best, kept_in, look
 
 Turn = tuple[int, int, list[Task]]
 """A step: its number, its epoch, and what is learnt in it."""
+
+
+IDENTITY = "identity.json"
 
 
 class Diverged(UacsError):
@@ -54,12 +58,11 @@ def train(task: Training, progress: Callable[[Told], None] | None = None) -> dic
     pupil = Pupil(task)
     engine = _engine(task, pupil)
     unfinished = task.out / "unfinished"
-    if rank == 0:
-        (unfinished / "best").mkdir(parents=True, exist_ok=True)
-        (unfinished / "identity.json").write_text(json.dumps(identity(task)))
-    told: Told = {"step": 0, "steps": [], "validations": [], "notes": []}
+    told: Told = {"step": 0, "steps": [], "validations": [], "notes": doubts(task.second_looks)}
     if begun:
         told = engine.load(unfinished)
+    elif rank == 0:
+        _begin(unfinished, identity(task))
     course = _course(train_on, settings)
     looks = {math.ceil(len(course) * k / (settings.epochs * settings.validations)) for k in _counts(settings)}
     with closing(_clips(course[told["step"] :], train_on, pupil, settings)) as clips:
@@ -72,17 +75,21 @@ def train(task: Training, progress: Callable[[Told], None] | None = None) -> dic
             told["steps"].append(made | {"step": told["step"], "seconds": time.perf_counter() - started})
             if progress and rank == 0:
                 progress(told["steps"][-1] | {"of": len(course)})
+            if told["step"] in looks and all(step["loss"] is None for step in told["steps"]):
+                raise BadInput(f"{dataset.folder}: none of the samples so far can be read, as {told['notes'][0]}")
             if told["step"] in looks:
                 look(pupil, engine, valid, task, told)
                 if progress and rank == 0:
                     progress(told["validations"][-1] | {"of": len(course)})
             if told["step"] in looks or told["step"] % settings.save_steps == 0:
                 engine.save(unfinished, told)
+                if rank == 0:
+                    _drop_others(task, told)
     if engines.place()[1] > 1:
         distributed.barrier()  # the state goes now, and whoever took up a finished training may still read it
     record = _record(task, told, len(train_on), len(valid))
     if rank == 0:
-        _finish(task, pupil, record)
+        _finish(task, pupil, told, record)
     return record
 
 
@@ -99,7 +106,7 @@ def begun_in(task: Training, workers: int | None = None) -> bool:
         if (out / "config.json").exists():
             raise Refused(f"{out}: a model lies there; name another --out")
         return False
-    begun = json.loads((unfinished / "identity.json").read_text())
+    begun = json.loads((unfinished / IDENTITY).read_text())
     now = json.loads(json.dumps(identity(task, workers)))
     if different := sorted(key for key in now.keys() | begun.keys() if begun.get(key) != now.get(key)):
         raise Refused(f"{out}: a training with other {', '.join(different)} was begun there; name another --out")
@@ -110,17 +117,14 @@ def identity(task: Training, workers: int | None = None) -> dict:
     """What an adapter depends on. How it is computed, and by how many processes, may change; but not under DeepSpeed,
     whose states are in as many parts as there were processes."""
     computed = {"at_once", "checkpointing", "loaders", "save_steps"}
-    asked = task.settings.mllm.model_dump(include={"readout", "hints", "frames", "dtype", "aspect", "load_in_4bit"})
-    info = task.dataset.info
+    info, answers = task.dataset.info, task.second_looks
     size = workers or engines.place()[1]
     together = {"deepspeed": task.deepspeed, "workers": size} if task.deepspeed else {}
     return {
         **task.settings.model_dump(exclude=computed | {"mllm"}),
-        **asked,
-        "base": mllm.fingerprint(task.base),
-        "prompts": prompts.version(info.language, task.settings.mllm.hints),
-        "data": _checksums(task.dataset),
-        "second looks": fingerprints.of_file(task.second_looks) if task.second_looks else None,
+        **mllm.identity(task.base, task.settings.mllm, info.language),
+        "data": _checksums(task.dataset) | {"like": info.like, "score_range": info.score_range},
+        "second looks": fingerprints.of_place(answers) if answers else None,
         **together,
     }
 
@@ -130,13 +134,17 @@ def _checksums(dataset: PreparedDataset) -> dict[str, str]:
 
 
 def _engine(task: Training, pupil: Pupil) -> Engine:
+    """Who takes the steps."""
     settings, dtype = task.settings, getattr(torch, task.settings.mllm.dtype)
     shared = pupil, pupil.groups(settings), settings.clip_gradient, dtype, settings.mllm.device
     if task.deepspeed is None:
         return engines.Plain(*shared)
-    if task.deepspeed["zero_optimization"]["stage"] == 3 and (settings.projector or settings.mllm.load_in_4bit):
-        what = "projector" if settings.projector else "mllm.load_in_4bit"
-        raise WrongUse(f"{what}=true: ZeRO-3 would part what has to stay whole; take --deepspeed zero2")
+    if settings.projector:  # gradients come in another order of words alone, and DeepSpeed adds them up as they come
+        raise WrongUse("projector=true: connectors are trained by PyTorch alone; leave --deepspeed away")
+    if settings.mllm.load_in_4bit and task.deepspeed["zero_optimization"]["stage"] == 3:
+        raise WrongUse("mllm.load_in_4bit=true: ZeRO-3 would part packed weights; take --deepspeed zero2")
+    if not distributed.is_initialized():
+        raise WrongUse("DeepSpeed: no processes that torch.distributed has joined; train by uacs.cluster.finetuning")
     return engines.Sharded(*shared, settings.at_once, task.deepspeed)
 
 
@@ -182,7 +190,7 @@ def _step(
     torch.manual_seed(settings.seed * 1_000_003 + number * 1_009 + engines.place()[0])  # dropout
     nats: list[torch.Tensor] = []
     counts, notes = np.zeros(3), list[str]()  # tokens, positions with padding, positions without
-    with pupil.learning():
+    with pupil.learning(), _memory():
         for k, batch in enumerate(batches):
             made = _rows(batch, next(clips), of, epoch, rows, notes)
             if not made and not engine.lockstep:
@@ -195,8 +203,9 @@ def _step(
                 counts += sum(row.tokens for row in made), max(lengths) * len(lengths), sum(lengths)
     sums = [float(sum(nats)), *counts.tolist()]
     total, learnt, padded, full = engines.summed(sums, settings.mllm.device)
-    if not learnt:
-        raise BadInput(f"step {number + 1}: none of its {len(tasks)} samples can be read, as {(notes or [''])[0]}")
+    if not learnt:  # then there is no way to go
+        engine.step([0.0] * len(pupil.rates))
+        return {"loss": None, "lr": 0.0, "positions": 0, "padding": 0.0, "notes": notes}
     if not math.isfinite(total):
         raise Diverged(f"step {number + 1}: the loss is {total:g}; lower lr")
     by = lr_share(number, course, math.ceil(settings.warmup * course), 0.0)
@@ -208,6 +217,16 @@ def _step(
         "padding": 1 - full / padded,
         "notes": notes,
     }
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Say of a device that is too small what helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        mend = "lower at_once or mllm.frames, or take mllm.load_in_4bit=true; --dry-run says what a step takes"
+        raise UacsError(f"a step does not fit on the device ({reason(error)}); {mend}") from None
 
 
 def _rows(batch: list[Task], clips: list, of: list[Lesson], epoch: int, rows: Rows, notes: list[str]) -> list[Row]:
@@ -245,25 +264,44 @@ def _record(task: Training, told: Told, learnt: int, looked_at: int) -> dict:
     }
 
 
-def _finish(task: Training, pupil: Pupil, record: dict) -> None:
-    """Move the best adapter into place, its manifest last, and remove the state."""
-    out, info, settings = task.out, task.dataset.info, task.settings
-    for path in (out / "unfinished" / "best").iterdir():
-        path.replace(out / path.name)
+def _begin(unfinished: Path, identity: dict) -> None:
+    unfinished.mkdir(parents=True, exist_ok=True)
+    aside = unfinished / f"{IDENTITY}.partial"
+    aside.write_text(json.dumps(identity))
+    aside.replace(unfinished / IDENTITY)
+
+
+def _drop_others(task: Training, told: Told) -> None:
+    """Remove adapters that were the best once, now that a state that knows the best is left."""
+    kept = kept_in(task, told) if told["validations"] else None
+    for other in (task.out / "unfinished").glob("best-*"):
+        if other != kept:
+            shutil.rmtree(other)
+
+
+def _finish(task: Training, pupil: Pupil, told: Told, record: dict) -> None:
+    """Copy the best adapter into place, its manifest last, and remove the state."""
+    out, info, asked = task.out, task.dataset.info, task.settings.mllm
+    for path in kept_in(task, told).iterdir():
+        shutil.copy(path, out / path.name)
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    begun = json.loads((out / "unfinished" / IDENTITY).read_text())
     manifest = Manifest(
         base=mllm.absolute(task.base),
-        base_fingerprint=mllm.fingerprint(task.base),
+        base_fingerprint=begun["mllm"],
         dataset=info.name,
         like=info.like,
         language=info.language,
         score_range=info.score_range,
-        readout=settings.mllm.readout,
-        prompts=prompts.version(info.language, settings.mllm.hints),
-        hints=settings.mllm.hints,
+        readout=asked.readout,
+        prompts=prompts.version(info.language, asked.hints),
+        hints=asked.hints,
+        aspect=asked.aspect,
+        verify_prefill=asked.verify_prefill,
         second_looks=task.second_looks is not None,
         frames=pupil.inputs.frames,
         data=_checksums(task.dataset),
     )
     (out / adapters.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    engines.drop(out / "unfinished")  # first: by it a training counts as unfinished
     shutil.rmtree(out / "unfinished")

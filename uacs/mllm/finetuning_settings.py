@@ -30,7 +30,9 @@ class FinetuningSettings(BaseModel):
     projector: bool = Field(False, description="train the connectors from towers to decoder as well, in full")
     projector_lr: float = Field(2e-5, gt=0)
     head: Literal["none", "apart", "joint"] = Field(
-        "apart", description="for the read-out head: one that learns beside the adapter, or one that it learns for too"
+        "apart",
+        description="for the read-out head: one that learns beside the adapter, which feels it in the clipping alone; "
+        "or one that it learns for too",
     )
     head_lr: float = Field(1e-3, gt=0)
     second_looks: float = Field(
@@ -41,7 +43,7 @@ class FinetuningSettings(BaseModel):
     validations: int = Field(4, ge=1, description="looks at split valid in an epoch, the last at its end")
     save_steps: int = Field(10, ge=1, description="steps after which the state to go on from is left")
     loaders: int = Field(2, ge=1, description="threads that decode clips")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     mllm: MllmSettings = MllmSettings()
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 It is trained with the model and lies beside its weights; of others it reads nothing, though it cannot tell them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,9 @@ class Head(nn.Module):
         squared = torch.nn.functional.mse_loss(score / self.bound, wanted / self.bound)
         return squared + torch.nn.functional.cross_entropy(logits, classes)
 
-    def save(self, folder: Path) -> None:
-        """Write it beside the model's weights."""
-        save_file(self.state_dict(), folder / FILE)
+    def save(self, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write it beside the model's weights; weights are its own, where they are kept more exactly elsewhere."""
+        save_file({**self.state_dict(), **(weights or {})}, folder / FILE)
 
 
 def load(spec: str, states: int, score_range: tuple[float, float], device: torch.device) -> Head:

@@ -26,6 +26,9 @@ from uacs.records import Sample, transcript
 
 HINTS = ("y_small", "u_small", "y_large", "u_large")
 
+WANTED = {"train": "learn from", "valid": "choose the best by"}
+"""The splits of a training, and what for."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -54,9 +57,6 @@ class Row:
     turn: Any
     tokens: int
     label: float
-
-
-WANTED = {"train": "learn from", "valid": "choose the best by"}
 
 
 def check(dataset: PreparedDataset) -> None:
@@ -170,10 +170,21 @@ def ahead(make: Callable[[T], R], of: Iterable[T], threads: int, most: int) -> G
                 future.cancel()
 
 
+def doubts(second_looks: Path | None) -> list[str]:
+    """What is worth a note about a file of earlier answers."""
+    if second_looks is None or "fold" in pq.read_schema(_one_of(second_looks)).names:
+        return []
+    return [f"{second_looks}: no column fold; of a small model that learnt from these samples hints are too good"]
+
+
+def _one_of(path: Path) -> Path:
+    return next(path.rglob("*.parquet")) if path.is_dir() else path
+
+
 def _earlier_answers(path: Path) -> dict[str, dict[str, float]]:
     """Earlier answers by sample: a table of `uacs train ubm --folds`, or a run's outcomes."""
     try:
-        if not path.is_file():
+        if not path.exists():
             raise ValueError("there is no such file")
         table = pq.read_table(path)
         names = [name for name in HINTS if name in table.column_names]

@@ -58,11 +58,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def weights(model: nn.Module, name: str = "default") -> dict[str, torch.Tensor]:
-    """An adapter's weights by the names that peft has for them in a file."""
+def weights(
+    model: nn.Module, known: dict[str, torch.Tensor] | None = None, name: str = "default"
+) -> dict[str, torch.Tensor]:
+    """An adapter's weights by the names that peft has for them in a file; known are the model's trained ones, by name,
+    where they are kept more exactly elsewhere."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    state = get_peft_model_state_dict(model, known, name, save_embedding_layers=False)
     return {PEFT + key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
 
@@ -85,6 +88,7 @@ def load(model: nn.Module, folder: str, name: str) -> None:
     try:
         config = PeftConfig.from_pretrained(folder)
         state = load_file(Path(folder) / WEIGHTS)
+        model.uacs_adapter = None  # peft has what came last answer
         # what it begins with is drawn, and then overwritten; that others are there is meant
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
             inject_adapter_in_model(config, model, name)

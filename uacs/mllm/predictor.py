@@ -7,6 +7,7 @@ once, the second look goes on from what the first one has read, batch by batch.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -64,12 +65,16 @@ class _Look:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint in memory, its family's file, its way from samples to batches, and a head that is not in a file."""
+    """A checkpoint in memory, its family's file, its way from samples to batches, and a head that is not in a file.
+
+    precision is what it is computed within, where its weights are of several types.
+    """
 
     model: Any
     family: ModuleType
     inputs: Any
     head: Head | None = None
+    precision: Callable[[], AbstractContextManager] = nullcontext
 
     @classmethod
     def of(cls, spec: str, settings: MllmSettings) -> "Loaded":
@@ -100,6 +105,7 @@ class LargePredictor:
         self.readout: str = settings.readout
         loaded = loaded or Loaded.of(spec, settings)
         self.model, self.family, self.inputs = loaded.model, loaded.family, loaded.inputs
+        self.precision = loaded.precision
         self.folder, self.adapter = adapter or spec, adapters.name_of(adapter) if adapter else None
         if adapter and self.adapter:
             lora.load(self.model, adapter, self.adapter)
@@ -166,7 +172,7 @@ class LargePredictor:
         self, rows: list[_Row], samples: list[Sample], outputs: list[LargeOutput], keep_encoded: bool = False
     ) -> _Look:
         """Read a batch and write its answers into `outputs`."""
-        with _Clock() as clock:
+        with _Clock() as clock, self.precision():
             batch = moved(self.inputs.collate([row.turn for row in rows]), self.model.device)
             encoded = self.family.of_towers(self.model, batch) if keep_encoded else None
             context = self._context(batch, encoded)

@@ -1,7 +1,8 @@
 """What learns in a training: a base with an adapter on it, and a read-out head beside it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,10 +50,16 @@ class Pupil(nn.Module):
             settings.mllm,
             task.dataset.info.score_range,
             task.dataset.info.language,
-            loaded=Loaded(loaded.model, loaded.family, loaded.inputs, self.head),
+            loaded=Loaded(loaded.model, loaded.family, loaded.inputs, self.head, self._precision(settings)),
         )
-        self.examined.model.eval()
+        self._rest()
         self.rates = [group["lr"] for group in self.groups(settings)]
+
+    def _precision(self, settings: FinetuningSettings) -> Callable[[], AbstractContextManager]:
+        """What answers are computed within: connectors that learn are float32, whatever they read."""
+        if not (settings.projector and self.half):
+            return nullcontext
+        return partial(torch.autocast, torch.device(settings.mllm.device).type, torch.bfloat16)
 
     @property
     def model(self) -> nn.Module:
@@ -77,7 +84,13 @@ class Pupil(nn.Module):
         self.decoder.train()
         with lora.in_half(self.model, self.half):
             yield
+        self._rest()
+
+    def _rest(self) -> None:
         self.model.eval()
+        for module in self.model.modules():
+            if hasattr(getattr(module, "weight", None), "quant_state"):
+                module.train()  # or bitsandbytes packs it for a CPU's inference, whence no gradient comes back
 
     def forward(self, rows: list[Row], tokens: int, samples: int) -> torch.Tensor:
         """These rows' part of a step's loss: of nats a token of all its `tokens`, and the head's of all `samples`."""

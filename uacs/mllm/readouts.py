@@ -49,10 +49,11 @@ class Decode:
 
     def __init__(self, text: Callable[[list[int]], str], ends: set[int], most: int, score_range: tuple[float, float]):
         self.text, self.ends, self.most, self.score_range = text, ends, most, score_range
+        self.early = True  # otherwise as many forward passes whatever is written, for processes that must do as many
 
     def read(self, context: Context) -> list[Reading]:
         """The numbers that the rows write."""
-        written = (of_all.tolist() for of_all in greedy(context, self.ends, self.most))
+        written = (of_all.tolist() for of_all in greedy(context, self.ends, self.most, self.early))
         return [self._reading(*row) for row in zip(*written, strict=True)]
 
     def _reading(self, ids: list[int], entropies: list[float], logps: list[float]) -> Reading:
@@ -67,8 +68,11 @@ class Decode:
         return Reading("unparsable", fault=f"answered {''.join(pieces)[:40]!r}{cut}, which is not one number")
 
 
-def greedy(context: Context, ends: set[int], most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The likeliest token after the likeliest token, until every row has ended or has `most` of them.
+def greedy(
+    context: Context, ends: set[int], most: int, early: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The likeliest token after the likeliest token, until every row has ended or has `most` of them; if not `early`,
+    the latter whatever is written.
 
     Returns tokens (B, n), a row's after its end meaning nothing, and of the distributions that they were taken from
     the entropies (B, n) float64 in nats (Eq. 11-12) and the tokens' log-probabilities (B, n).
@@ -84,7 +88,7 @@ def greedy(context: Context, ends: set[int], most: int) -> tuple[torch.Tensor, t
             logps.append(best - torch.logsumexp(logits, dim=-1))
             entropies.append(reading.token_entropies(logits))
             ended |= torch.isin(tokens[-1], stops)
-            if len(tokens) == most or ended.all():
+            if len(tokens) == most or (early and ended.all()):
                 return torch.stack(tokens, dim=1), torch.stack(entropies, dim=1), torch.stack(logps, dim=1)
             context.read(tokens[-1][:, None])
 
