@@ -80,10 +80,8 @@ def lessons(dataset: PreparedDataset, split: str, second_looks: Path | None = No
         bare = replace(sample, audio=None, vision=None)
         found.append(Lesson(bare, sample.label, known.get(sample.sample_id, {})))
     if not found:
-        what = {"train": "learn from", "valid": "choose the best by"}[split]
-        raise BadInput(
-            f"{dataset.folder}: no sample of split '{split}' has a label to {what}; prepare the data with some"
-        )
+        told = f"no sample of split '{split}' has a label to {WANTED[split]}"
+        raise BadInput(f"{dataset.folder}: {told}; prepare the data with some")
     if second_looks and not any(lesson.hints for lesson in found):
         raise BadInput(f"{second_looks}: answers to none of {dataset.folder}'s samples; name the file of this dataset")
     return found
