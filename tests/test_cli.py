@@ -167,3 +167,5 @@ def test_an_option_that_recorded_answers_cannot_follow_is_refused(uacs, dataset,
         with pytest.raises(WrongUse, match="recorded answers are as they were taken"):
             cli._settings(("recorded:x", None), None, (), None, None, *told)
     assert cli._settings(("recorded:x", "m"), None, (), None, None, "trie", None, None).mllm.readout == "trie"
+    code, _, err = uacs("evaluate", *words, "--adapter", tmp_path)
+    assert code == 2 and "--adapter: recorded answers are as they were taken; leave it away" in err

@@ -366,7 +366,7 @@ def _settings(
     readout: str | None,
     hints: str | None,
     verify_prefill: bool | None,
-    adapters: tuple[Path, ...],
+    adapters: tuple[Path, ...] = (),
 ):
     """The run's settings; an option of its own goes over --set, which goes over the file. large are its SPECs."""
     from uacs import console

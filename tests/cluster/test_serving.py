@@ -110,6 +110,7 @@ def test_a_tower_named_from_here_is_found_by_a_replica_elsewhere(recorded, tmp_p
     assert towers == {"vision": "hub/id", "audio": None, "gate": str(tmp_path / "bert")}
 
 
+@pytest.mark.cluster
 def test_replicas_of_one_base_answer_each_dataset_by_its_own_adapter(ubm, tmp_path):
     words = [Sample(f"s{i}", text=WORDS[i % 5], label=float(i % 5 - 2), split="test") for i in range(20)]
     tiny_omni.create(tmp_path / "base", WORDS, prompts.phrases(RANGE), SIZES)
