@@ -131,7 +131,7 @@ def mllm(
     from uacs.mllm.finetuning_settings import FinetuningSettings, Training
 
     settings = settings_of(FinetuningSettings, config, overrides)
-    lora.needed("uacs train mllm")
+    lora.needed()
     sharded = deepspeed_config(deepspeed) if deepspeed else None
     if sharded:
         import_deepspeed(settings.mllm.device)

@@ -82,7 +82,7 @@ def load(model: nn.Module, folder: str, name: str) -> None:
 
     Raises `BadInput` where its files are missing, or do not fit the model.
     """
-    needed(folder)
+    needed()
     from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     try:
@@ -128,7 +128,7 @@ def use(model: nn.Module, name: str) -> None:
         model.uacs_adapter = name
 
 
-def needed(what: str) -> None:
+def needed() -> None:
     """Raise `BadInput` where peft is missing."""
     if not torch.cuda.is_available():
         os.environ.setdefault(
@@ -139,4 +139,4 @@ def needed(what: str) -> None:
     try:
         import peft  # noqa: F401
     except ImportError as error:
-        raise BadInput(f"{what}: an adapter needs peft ({reason(error)}); pip install '.[finetune]'") from None
+        raise BadInput(f"an adapter needs peft ({reason(error)}); pip install '.[finetune]'") from None

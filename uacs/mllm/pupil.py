@@ -24,7 +24,7 @@ class Pupil(nn.Module):
     def __init__(self, task: Training):
         super().__init__()
         settings = task.settings
-        lora.needed("uacs train mllm")
+        lora.needed()
         if settings.mllm.device == "cpu":
             torch.set_num_threads(settings.mllm.threads)
         loaded = Loaded.of(task.base, settings.mllm)

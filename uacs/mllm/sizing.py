@@ -119,7 +119,7 @@ class Rehearsal:
     """A model with an adapter that takes steps: of shapes alone; or of zeros on a `device`, to compare with."""
 
     def __init__(self, spec: str | Mapping, settings: FinetuningSettings, device: torch.device | None = None):
-        lora.needed("sizing")
+        lora.needed()
         self.settings, self.dtype = settings, getattr(torch, settings.mllm.dtype)
         self.device = device or torch.device("cpu")
         self.made: Made = partial(_zeros, device) if device else Shape.of
