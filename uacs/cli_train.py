@@ -9,6 +9,12 @@ from uacs.cli_options import FOLDER, clear_afterwards, notes
 from uacs.errors import WrongUse
 
 
+def _workers(shared: str, device: str):
+    """How many train together."""
+    told = f"Ray workers that share every {shared}; with --set {device}=cuda each has a GPU of its own."
+    return click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help=told)
+
+
 @click.group()
 def train() -> None:
     """Train a model."""
@@ -19,13 +25,7 @@ def train() -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the UBM; a training cut off there goes on.")
 @click.option("--preset", help="Table I's column: mosi, mosei or sims; default: the dataset's.")
 @click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Ray workers that share every batch; with --set device=cuda each has a GPU of its own.",
-)
+@_workers("batch", "device")
 @click.option(
     "--folds",
     type=click.IntRange(2),
@@ -94,13 +94,7 @@ def ubm(
     type=FOLDER,
     help="The small model's answers to split train, as `uacs train ubm --folds` leaves them: stage 3 is trained, too.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Ray workers that share every step; with --set mllm.device=cuda each has a GPU of its own.",
-)
+@_workers("step", "mllm.device")
 @click.option(
     "--deepspeed", metavar="NAME", help="zero2, zero3, zero2-offload, zero3-offload, or a config's JSON file."
 )
