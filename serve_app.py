@@ -1,23 +1,37 @@
-"""The large model as an application that stays on a cluster: evaluations there ask it, and load none of their own.
+"""What runs on a cluster under Ray Serve.
 
-    serve run --name large-model --route-prefix none serve_app:build_app mllm=/models/omni like=mosi
-    serve deploy config.yaml         import_path: serve_app:build_app, args: {mllm: /models/omni, like: mosi}
+    build_app     the endpoint: clips over HTTP, through both models; uacs serve, uacs deploy serve_config.yaml
+    build_large   the large model alone, by handles: evaluations on that cluster ask it, and load none of their own
 
-A run asks it if model, read-out, prompts, range and language are the run's own, and leaves it as it is. Its name
-is yours, but for `uacs-run-` or `uacs-verifier-` as its beginning. It answers to Ray alone: there is no HTTP here yet.
+    serve run serve_app:build_app ubm=/models/ubm mllm=/models/omni thresholds=/models/thresholds.json
+    serve run --name large-model --route-prefix none serve_app:build_large mllm=/models/omni like=mosi
+
+`app` is the endpoint of the YAML file that UACS_ENDPOINT names, for what takes no arguments, as `serve build`. A run
+asks a standing large model if model, read-out, prompts, range and language are the run's own, and leaves it as it is.
+Its name is yours, but for `uacs-run-` or `uacs-verifier-` as its beginning.
 """
+
+import os
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve import Application
 
 from uacs import datasets
 from uacs.cluster.resources import PoolSize, Resources
-from uacs.cluster.serving.large import application
+from uacs.cluster.serving.application import application
+from uacs.cluster.serving.large import application as large_application
+from uacs.cluster.serving.settings import EndpointSettings
+from uacs.config import settings_of
+from uacs.errors import WrongUse
 from uacs.mllm import MllmSettings, check
 
+AppArgs = EndpointSettings
+ENDPOINT = "UACS_ENDPOINT"
 
-class AppArgs(BaseModel):
-    """What the application may be told."""
+
+class LargeArgs(BaseModel):
+    """What a standing large model may be told."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,8 +44,22 @@ class AppArgs(BaseModel):
 
 
 def build_app(args: AppArgs) -> Application:
-    """The application; raises `BadInput` or `WrongUse` for a model or dataset that there is not."""
+    """The endpoint; raises `BadInput` or `Refused` where models and thresholds are not there, or not each other's."""
+    return application(args)
+
+
+def build_large(args: LargeArgs) -> Application:
+    """The large model alone; raises `BadInput` or `WrongUse` for a model or dataset that there is not."""
     kind = datasets.kind(args.like)
     check(args.mllm)
     plan = Resources(replicas=args.replicas, replica_gpus=args.replica_gpus, actor_cpus=args.replica_cpus)
-    return application(args.mllm, args.settings, kind.score_range, kind.language, plan)
+    return large_application(args.mllm, args.settings, kind.score_range, kind.language, plan)
+
+
+def __getattr__(name: str) -> Application:
+    """`app`, when it is asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    if ENDPOINT not in os.environ:
+        raise WrongUse(f"serve_app:app is the endpoint of the YAML file that {ENDPOINT} names; set it")
+    return build_app(settings_of(EndpointSettings, Path(os.environ[ENDPOINT])))

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -25,8 +26,16 @@ os.environ |= {"MPLCONFIGDIR": f"{CACHES}/fonts", "HF_HOME": f"{CACHES}/hub", "H
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
+DEMO_SIZES = {"train": 160, "valid": 24, "test": 40}
 WORDS = {1: ["lovely", "great", "wonderful", "warm"], -1: ["awful", "dull", "terrible", "cold"]}
 FILLERS = ["the", "film", "was", "really", "and", "quite"]
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def write_raw(folder: Path, sizes: dict[str, int], seed: int = 0) -> Path:
@@ -114,11 +123,21 @@ def recorded(dataset, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster():
     """The one Ray of the test session; what runs inside joins it."""
-    from uacs.cluster.session import ray_session, start_serve
+    from uacs.cluster.serving.local import start_http
+    from uacs.cluster.session import ray_session
 
     with ray_session():
-        start_serve()
+        start_http("127.0.0.1", free_port())
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(ray_cluster, tmp_path_factory):
+    """A demo of few clips: its folder, and the content of metrics.json."""
+    from uacs import demo
+
+    out = tmp_path_factory.mktemp("demo") / "run"
+    return out, demo.run(out, sizes=DEMO_SIZES)
 
 
 @pytest.fixture

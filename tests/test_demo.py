@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import DEMO_SIZES
 from tests.mmsa_files import write_pickle
 from uacs import demo
 from uacs.cascade.thresholds import Thresholds
@@ -15,19 +16,16 @@ from uacs.errors import Refused
 from uacs.mllm import MllmSettings, build, prompts
 from uacs.records import ANSWERED, SmallOutput
 
-SIZES = {"train": 160, "valid": 24, "test": 40}
-
 
 @pytest.fixture(scope="module")
-def made(ray_cluster, tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "run"
-    return out, demo.run(out, sizes=SIZES)
+def made(tiny_demo):
+    return tiny_demo
 
 
 @pytest.fixture(scope="module")
 def chinese(ray_cluster, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "chinese"
-    return out, demo.run(out, sizes=SIZES | {"train": 320}, language="zh")
+    return out, demo.run(out, sizes=DEMO_SIZES | {"train": 320}, language="zh")
 
 
 def test_it_leaves_what_later_commands_can_be_tried_on(made):
@@ -95,17 +93,17 @@ def test_another_read_out_and_second_look_go_through_ray_as_when_called_directly
 def test_a_second_call_finds_everything_done(made):
     out, summary = made
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.suffix in (".parquet", ".safetensors", ".mp4")}
-    assert demo.run(out, sizes=SIZES) == summary
+    assert demo.run(out, sizes=DEMO_SIZES) == summary
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
     with pytest.raises(Refused, match="another seed, language or model"):
-        demo.run(made[0], seed=5, sizes=SIZES)
+        demo.run(made[0], seed=5, sizes=DEMO_SIZES)
     with pytest.raises(Refused, match="another seed, language or model"):
-        demo.run(made[0], sizes=SIZES, language="zh")
+        demo.run(made[0], sizes=DEMO_SIZES, language="zh")
     with pytest.raises(Refused, match="another seed, language or model"):
-        demo.run(made[0], sizes=SIZES, model="humanomni")
+        demo.run(made[0], sizes=DEMO_SIZES, model="humanomni")
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(Refused, match="not empty and not a demo"):
         demo.run(tmp_path)
@@ -114,7 +112,7 @@ def test_another_seed_or_a_folder_of_something_else_is_refused(made, tmp_path):
 @pytest.mark.cluster
 @pytest.mark.parametrize("model", ["humanomni", "videollama2"])
 def test_each_of_the_papers_experts_goes_through_the_whole_cascade(ray_cluster, tmp_path, model):
-    summary = demo.run(tmp_path / "run", sizes=SIZES | {"train": 320}, model=model)
+    summary = demo.run(tmp_path / "run", sizes=DEMO_SIZES | {"train": 320}, model=model)
     large = summary["metrics"]["large"]
     assert large["n"] + large["unanswered"] == 40 and large["n"] > 20
     samples = list(PreparedDataset(tmp_path / "run" / "data").samples("test"))

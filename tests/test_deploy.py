@@ -5,7 +5,8 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import click
 import jsonschema
@@ -16,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from serve_app import AppArgs
-from uacs import datasets
 from uacs.cli import commands
 from uacs.cluster.resources import preflight
+from uacs.cluster.serving import config_file
 from uacs.config import evaluation_settings
 from uacs.errors import UacsError
 
@@ -343,39 +343,17 @@ def at_its_largest(cluster: ClusterSpec) -> list[dict[str, float]]:
 
 
 def serve_faults(text: str) -> Iterator[str]:
-    """Serve's configuration: what Ray's schema refuses, and the unknown keys that it lets pass without a word."""
-    config = yaml.safe_load(text)
-    yield from unknown_keys(ServeDeploySchema, config)
-    try:
-        ServeDeploySchema.model_validate(config)
-    except ValidationError as fault:
-        yield str(fault)
-        return
-    for application in config["applications"]:
+    """Serve's configuration, held against Ray's schema and what our builder takes, to the last key."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "serve_config.yaml"
+        file.write_text(text)
+        try:
+            config_file.read(file)
+        except UacsError as fault:
+            yield str(fault)
+    for application in yaml.safe_load(text).get("applications", []):
         if application["import_path"] != "serve_app:build_app":
             yield f"{application['import_path']}: no such application"
-        try:
-            args = AppArgs.model_validate(application.get("args", {}))
-            datasets.kind(args.like)
-        except (ValidationError, UacsError) as fault:
-            yield str(fault)
-
-
-def unknown_keys(model: type[BaseModel], values: dict, at: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if key not in model.model_fields:
-            yield f"{at}{key}: unknown"
-            continue
-        for inner in _models(model.model_fields[key].annotation):
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, dict):
-                    yield from unknown_keys(inner, item, f"{at}{key}.")
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
 @pytest.mark.parametrize("name", KUBERAY)
@@ -465,12 +443,12 @@ def test_a_fault_in_the_jobs_command_is_found(old, new, said):
     [
         ("applications:", "application:", "application: unknown"),
         ("serve_app:build_app", "serve_app", "import_path"),
-        ("route_prefix: null", "route: null", "applications.route: unknown"),
-        ("serve_app:build_app", "serve:build_app", "serve:build_app: no such application"),
-        ("mllm: ", "mlm: ", "mllm\n  Field required"),
+        ("route_prefix: /", "route: /", "applications.0.route: unknown"),
+        ("serve_app:build_app", "tests.conftest:free_port", "tests.conftest:free_port"),
+        ("mllm: ", "mlm: ", "mlm: unknown"),
         ("replicas: 1-4", "replicas: 4-1", "FEWEST-MOST"),
         ("dtype: bfloat16", "dtype: float8", "settings.dtype"),
-        ("like: mosi", "like: imdb", "imdb"),
+        ("gpus: 1", "gpu: 1", "large_pool.gpu: unknown"),
     ],
 )
 def test_a_fault_in_the_service_is_found(old, new, said):
@@ -484,7 +462,12 @@ def test_a_misspelt_setting_of_a_deployment_is_found_though_ray_takes_it():
     config = yaml.safe_load(KUBERAY["rayservice"]["spec"]["serveConfigV2"])
     config["applications"][0]["deployments"] = [{"name": "large", "max_queued_requets": 3}]
     ServeDeploySchema.model_validate(config)
-    assert list(serve_faults(yaml.safe_dump(config))) == ["applications.deployments.max_queued_requets: unknown"]
+    (fault,) = serve_faults(yaml.safe_dump(config))
+    assert "deployments.0.max_queued_requets: unknown" in fault
+
+
+def test_uacs_deploy_would_take_serve_config_yaml():
+    assert list(serve_faults((REPOSITORY / "deploy" / "serve_config.yaml").read_text())) == []
 
 
 # --- deploy/Dockerfile

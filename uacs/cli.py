@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from uacs.cli_options import FOLDER, PLACE, clear_afterwards, finite, notes
+from uacs.cli_serve import deploy, key, serve
 from uacs.cli_train import train
 from uacs.cli_tune import tune
 from uacs.errors import UacsError, WrongUse
@@ -85,6 +86,7 @@ def commands() -> None:
     Your data:    uacs prepare, uacs train ubm, uacs train mllm, uacs calibrate, uacs evaluate
     Afterwards:   uacs status, uacs report, uacs replay, uacs compare
     Better:       uacs tune thresholds, uacs tune ubm
+    Over HTTP:    uacs serve, uacs key, uacs deploy
     Trouble:      uacs doctor
     """
 
@@ -413,5 +415,7 @@ def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, o
         return Models(prepared, split, ubm, mllm, verifier)
 
 
+for command in (serve, deploy, key):
+    commands.add_command(command)
 commands.add_command(train)
 commands.add_command(tune)

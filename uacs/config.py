@@ -1,5 +1,6 @@
 """What a user's YAML or `--set` may say of a run: the rooms' settings in one, checked once, at the door."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import TypeVar, get_args
@@ -82,8 +83,13 @@ def settings_of(kind: type[Settings], file: Path | None = None, overrides: tuple
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        known = f"; there is {', '.join(_keys(kind))}" if first["type"] == "extra_forbidden" else ""
+        known = f"; there is {', '.join(_near(key, _keys(kind)))}" if first["type"] == "extra_forbidden" else ""
         raise WrongUse(f"{file or '--set'}: {key}: {first['msg']}{known}".replace(": : ", ": ")) from None
+
+
+def _near(key: str, known: list[str], most: int = 24) -> list[str]:
+    """The keys that there are; of many, those that the misspelt one may be."""
+    return known if len(known) <= most else get_close_matches(key, known, n=6, cutoff=0.0)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 
 from uacs import metrics
 from uacs.cascade.objectives import Objective
-from uacs.cascade.points import alone
+from uacs.cascade.points import alone, point
 from uacs.cascade.prices import Prices
 from uacs.cascade.recording import Recording
 from uacs.cascade.replay import Answers, replay
@@ -157,6 +157,8 @@ def test_every_rule_gives_a_file_that_says_how_it_was_made(rule, tmp_path):
     assert by(rule, recording, alpha=0.3) == found
     found.save(tmp_path / "thresholds.json")
     assert Thresholds.load(tmp_path / "thresholds.json") == found
+    asked = point(recording, found, CALLS).asked
+    assert (found.reference.n, found.reference.escalated) == (len(recording.label), pytest.approx(asked))
     for model, made_of, tau in (("small", found.small, found.tau_small), ("large", found.large, found.tau_large)):
         if model == "small" and found.deferral:
             assert made_of is None

@@ -70,6 +70,9 @@ def test_calibration_asks_everyone_and_applies_eq_19(calibration, models):
     conflict = routing.second_look(y, column(answers, "y_large"), column(answers, "u_large"), np.nan, "conflict")
     asked_twice = np.array([s != "not_asked" for s in answers["verify_status"].to_pylist()])
     assert np.array_equal(conflict, asked_twice) and conflict.any()
+    reference = thresholds.reference
+    assert (reference.n, reference.counts) == (80, [8] * 10)
+    assert reference.escalated == np.mean(column(answers, "u_small") > thresholds.tau_small)
     assert Thresholds.load(out / "thresholds.json") == thresholds
 
 

@@ -8,7 +8,7 @@ import ray
 from pydantic import ValidationError
 from ray import serve
 
-from serve_app import AppArgs, build_app
+from serve_app import LargeArgs, build_large
 from tests.cluster.chaos import wait_until
 from tests.mllm.conftest import RANGE, SIZES, WORDS, dataset_of
 from uacs.cascade.thresholds import Thresholds
@@ -54,8 +54,8 @@ def test_what_a_killed_driver_left_is_adopted_if_it_serves_the_same(recorded, tm
 
 
 def test_an_application_that_stays_is_asked_by_whom_it_serves_and_left_alone(recorded, dataset, ubm, tmp_path):
-    args = AppArgs(mllm=f"recorded:{recorded}", like="mosi", replicas="1-2")
-    serve.run(build_app(args), name="large-model", route_prefix=None)
+    args = LargeArgs(mllm=f"recorded:{recorded}", like="mosi", replicas="1-2")
+    serve.run(build_large(args), name="large-model", route_prefix=None)
     up = replicas("large-model")
     assert bring_up(tally.name_of("run"), recorded) == "large-model"
     assert deploy(tally.name_of("zh"), args.mllm, MllmSettings(), (-1.0, 1.0), "zh", PLAN) == tally.name_of("zh")
@@ -70,11 +70,11 @@ def test_an_application_that_stays_is_asked_by_whom_it_serves_and_left_alone(rec
 
 def test_the_application_is_told_what_there_is(recorded, tmp_path):
     with pytest.raises(ValidationError, match="replics"):
-        AppArgs(mllm="x", like="mosi", replics=2)
+        LargeArgs(mllm="x", like="mosi", replics=2)
     with pytest.raises(WrongUse, match="mosi"):
-        build_app(AppArgs(mllm=f"recorded:{recorded}", like="imdb"))
+        build_large(LargeArgs(mllm=f"recorded:{recorded}", like="imdb"))
     with pytest.raises(BadInput, match="no such file"):
-        build_app(AppArgs(mllm=f"recorded:{tmp_path / 'x.parquet'}", like="mosi"))
+        build_large(LargeArgs(mllm=f"recorded:{tmp_path / 'x.parquet'}", like="mosi"))
 
 
 def test_only_what_has_no_driver_is_reaped(recorded):

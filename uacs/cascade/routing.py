@@ -73,7 +73,7 @@ def weighted_average(y_small, u_small, y_large, u_large) -> np.ndarray:
     return w_small * y_small + (1 - w_small) * y_large
 
 
-def second_look(y_small, y_large, u_large, tau_large: float, verify: Verify) -> np.ndarray:
+def second_look(y_small, y_large, u_large, tau_large, verify: Verify) -> np.ndarray:
     """Which samples of an escalated chunk stage 3 is asked about (Eq. 16), as a (N,) mask.
 
     Neutral agrees with neutral alone. A sample without a stage-2 answer is not asked again.

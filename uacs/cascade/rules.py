@@ -16,7 +16,7 @@ from uacs.cascade.objectives import Objective
 from uacs.cascade.prices import Prices
 from uacs.cascade.recording import Recording
 from uacs.cascade.sweep import axis, sweep
-from uacs.cascade.thresholds import Fit, Thresholds, explained, fit, labelled
+from uacs.cascade.thresholds import Fit, Thresholds, explained, fit, labelled, reference
 from uacs.errors import BadInput, WrongUse
 
 
@@ -61,6 +61,7 @@ def means(recording: Recording, settings: RuleSettings, objective: Objective, pr
         rule="means",
         small=small,
         large=large,
+        reference=reference(recording, tau_small),
         warnings=said_small + said_large,
     )
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from uacs.cascade.deferral import Deferral
+from uacs.cascade.drift import Reference
 from uacs.cascade.outcomes import column
 from uacs.cascade.recording import Recording
 from uacs.cascade.uncertainty import polarity
@@ -34,7 +35,8 @@ class Fit(BaseModel):
 class Thresholds(BaseModel):
     """thresholds.json. Only the two taus are required; what else is there is held against the models.
 
-    With a `deferral`, tau_small is held against its gain, and not against u_small.
+    With a `deferral`, tau_small is held against its gain, and not against u_small. `reference` is what live clips
+    are held against (`drift`).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +48,7 @@ class Thresholds(BaseModel):
     deferral: Deferral | None = None
     small: Fit | None = None
     large: Fit | None = None
+    reference: Reference | None = None
     estimator: str | None = None
     readout: str | None = None
     ubm: str | None = None
@@ -146,12 +149,14 @@ def of_table(table: pa.Table, lambda_: float = 0.5, beta: float = 0.0) -> Thresh
         warnings += [f"{model} model: {text}" for text in said]
         if unanswered := int(np.sum(np.isfinite(label) & ~known)):
             warnings.append(f"{model} model: {unanswered} of {len(label)} samples had no answer to go by")
+    u_small = column(table, "u_small")
     return Thresholds(
         tau_small=taus["small"],
         tau_large=taus["large"],
         rule="means",
         small=fits["small"],
         large=fits["large"],
+        reference=Reference.of(u_small, u_small, taus["small"]),
         warnings=warnings,
     )
 
@@ -178,8 +183,15 @@ def explained(
         deferral=deferral,
         small=None if deferral else _equivalent(tau_small, *labelled(recording, "small")),
         large=_equivalent(tau_large, *labelled(recording, "large")),
+        reference=reference(recording, tau_small, deferral),
         warnings=list(warnings),
     )
+
+
+def reference(recording: Recording, tau_small: float, deferral: Deferral | None = None) -> Reference:
+    """What live clips are held against, if thresholds are chosen on a recording."""
+    y, u, p = recording.answers.y_small, recording.answers.u_small, recording.p_small
+    return Reference.of(u, u if deferral is None else deferral.gain(y, u, p), tau_small)
 
 
 def labelled(recording: Recording, model: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,12 +5,21 @@ that really decode. So the choice is made on the container's own count, which co
 again where that count proves wrong. Whatever FFmpeg reads is a clip, on a disk or wherever pyarrow
 reaches; pictures come out upright. FFmpeg itself opens nothing: to it a name such as `tcp:host:80` is an
 address, and so is one within a playlist, whatever that calls itself.
+
+A stranger's clip is decoded within `Limits`. What its header says may end that early, but allows nothing: times,
+samples, bytes and the clock are watched on the way. A call into FFmpeg cannot be ended from here, nor can all that it
+allocates be bounded: whoever must be sure of either decodes in a process that may be killed.
 """
 
+import ctypes
+import math
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import IO
 
 import av
 import numpy as np
@@ -20,6 +29,48 @@ from uacs.errors import BadInput, shown
 
 OPENS_NOTHING = {"protocol_whitelist": "none"}
 """FFmpeg reads what it is handed and follows no reference in it: no protocol is called none."""
+FORMATS = "mp4,webm,avi,wav,mp3,aac,flac,ogg,gif,jpeg_pipe,image2"
+"""What a stranger's clip may be: formats whose header names the streams. Of others FFmpeg decodes frames of any size
+before it can be told otherwise."""
+CODECS = (
+    "h264,hevc,av1,libdav1d,vp8,vp9,mpeg1video,mpeg2video,mpeg4,h263,msmpeg4,msmpeg4v2,mjpeg,theora,prores,rawvideo,gif,"
+    "aac,mp3,mp3float,mp2,mp2float,opus,libopus,vorbis,flac,alac,ac3,eac3,amrnb,amrwb,"
+    "pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_alaw,pcm_mulaw"
+)
+"""How it may be coded. Not as PNG, of which one call unpacks text that swells a thousandfold, nor as APE, of which one
+call makes any number of samples."""
+GUESSED = {"mp3", "aac"}
+"""Formats without a length: FFmpeg guesses it from a bit rate, many times too long where silence comes first."""
+SWELLS = 1000
+"""Bytes that a byte of compressed sound may become in one call; of silent AAC it becomes 800."""
+FRAME, PIECE = 2048, 256
+"""Bytes that a frame and a piece of sound take besides their content."""
+BLOCK = 2**25
+"""Bytes that FFmpeg may allocate in one piece for a stranger's clip, or as much as a frame may take. Nothing else
+bounds the index that a header makes up: 20 kB of MP4 had FFmpeg fill 2.8 GB."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decoding a stranger's clip may cost.
+
+    seconds   of footage, and of sound
+    pixels    of a frame as it is coded, width times height
+    bytes     of frames (RGB) and waveform; while the frames are put into one array they are held twice
+    clock     seconds for all of it
+    streams   of any kind
+
+    Decoding with limits also bounds, for the whole process and from then on, what FFmpeg allocates in one piece.
+    """
+
+    seconds: float = 300
+    pixels: int = 4096 * 2304
+    bytes: int = 2**30
+    clock: float = 20
+    streams: int = 16
+
+
+UNLIMITED = Limits(math.inf, sys.maxsize, sys.maxsize, math.inf, sys.maxsize)
 
 
 @dataclass(frozen=True)
@@ -37,19 +88,18 @@ class Footage:
     sample_rate: int
 
 
-def decode(path: str, frames: int | None = None, sample_rate: int = 16000) -> Footage:
+def decode(path: str, frames: int | None = None, sample_rate: int = 16000, limits: Limits | None = None) -> Footage:
     """Decode a clip: every frame, or `frames` of them by `midpoints`, and the sound at sample_rate Hz.
 
-    Raises `BadInput` naming the path, the reason and the mend where there is nothing to decode.
+    Raises `BadInput` naming the path, the reason and the mend where there is nothing to decode; with limits, also
+    where there is more than they allow, or another format than `FORMATS`, another coding than `CODECS`.
     """
+    watch = _Watch(limits)
     try:
-        pictures, times = _pictures(path, frames)
-        waveform = _waveform(path, sample_rate)
-    except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
-        reason = shown(getattr(error, "strerror", None) or str(error), most=200)
-        raise BadInput(
-            f"{shown(path, most=500)}: not a clip that decodes ({reason}); give a whole MP4 or WAV file"
-        ) from None
+        pictures, times = _pictures(path, frames, watch)
+        waveform = _waveform(path, sample_rate, watch, 0 if pictures is None else pictures.nbytes)
+    except (_Over, av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
+        raise BadInput(f"{shown(path, most=500)}: {watch.fault(error)}") from None
     if pictures is None and waveform is None:
         raise BadInput(
             f"{shown(path, most=500)}: holds neither frames nor sound; give a clip that shows or says something"
@@ -67,43 +117,153 @@ def midpoints(decoded: int, wanted: int) -> list[int]:
     return [round(segment * (i + 0.5) + 1e-6) for i in range(wanted)]
 
 
+class _Over(Exception):
+    """A clip is over a limit; the text is fault and mend."""
+
+
+class _Watch:
+    """One decode's limits: each method raises `_Over` for what is over one. Without limits nothing is."""
+
+    def __init__(self, limits: Limits | None):
+        self.limited, self.limits = limits is not None, limits or UNLIMITED
+        self.until = time.monotonic() + self.limits.clock
+        self.options, self.decoding = OPENS_NOTHING, {}  # of a container and what is probed of it; of a decoder
+        if limits:
+            self.decoding = {"max_pixels": str(limits.pixels)}
+            kinds = {"format_whitelist": FORMATS, "codec_whitelist": CODECS, "max_streams": str(limits.streams + 1)}
+            self.options = OPENS_NOTHING | self.decoding | kinds
+            _cap(max(BLOCK, 4 * limits.pixels))
+
+    def fault(self, error: Exception) -> str:
+        """What is wrong with a clip, and the mend."""
+        if self.late():  # so the file ended early, and what FFmpeg says of it is no matter
+            error = self.out_of_time()
+        if isinstance(error, _Over):
+            return str(error)
+        reason = shown(getattr(error, "strerror", None) or str(error), most=200)
+        most = f", of at most {self.limits.pixels} pixels and {self.limits.streams} streams" if self.limited else ""
+        return f"not a clip that decodes ({reason}); give a whole MP4 or WAV file{most}"
+
+    def opened(self, container: av.container.InputContainer) -> None:
+        """What a header claims, and no guess."""
+        self.clock()
+        if len(container.streams) > self.limits.streams:
+            raise _Over(f"holds over {self.limits.streams} streams; give a clip with one of pictures and one of sound")
+        if container.duration and container.format.name not in GUESSED:
+            self.seconds(container.duration / av.time_base)
+
+    def decoder(self, stream: av.VideoStream | av.AudioStream) -> None:
+        """What decodes a stream: one of those allowed, and held to the pixels by FFmpeg itself."""
+        context = stream.codec_context
+        if self.limited and context:
+            if context.name not in CODECS.split(","):
+                raise _Over(f"holds {context.name}, which is not decoded here; give a whole MP4 or WAV file")
+            context.options = self.decoding
+            if stream.type == "video":
+                self.pixels(context.width, context.height)
+
+    def packet(self, packet: av.Packet) -> None:
+        """One of compressed sound may hold many blocks, and all of them come in one call."""
+        context = packet.stream.codec_context
+        if context and context.type == "audio" and not context.name.startswith("pcm"):
+            self.bytes(packet.size * SWELLS)
+
+    def late(self) -> bool:
+        return time.monotonic() > self.until
+
+    def out_of_time(self) -> _Over:
+        return _Over(f"takes over {self.limits.clock:g} s to decode; give a shorter or smaller clip")
+
+    def clock(self) -> None:
+        if self.late():
+            raise self.out_of_time()
+
+    def seconds(self, seconds: float) -> None:
+        if seconds > self.limits.seconds:
+            raise _Over(f"lasts over {self.limits.seconds:g} s; give a shorter clip")
+
+    def pixels(self, width: int, height: int) -> None:
+        if width * height > self.limits.pixels:
+            raise _Over(f"has frames of {width} x {height}, over {self.limits.pixels} pixels; give smaller ones")
+
+    def bytes(self, held: float) -> None:
+        if held > self.limits.bytes:
+            raise _Over(f"takes over {self.limits.bytes / 2**20:g} MiB decoded; give a shorter or smaller clip")
+
+
+class _Timed:
+    """A file that ends when the time is up: whatever FFmpeg is at, sooner or later it reads."""
+
+    def __init__(self, file: IO[bytes], watch: _Watch):
+        self.file, self.watch = file, watch
+
+    def read(self, size: int) -> bytes:
+        return b"" if self.watch.late() else self.file.read(size)
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+def _cap(most: int) -> None:
+    """Let FFmpeg allocate at most so many bytes in one piece; PyAV has no word for it, its libraries do."""
+    ctypes.CDLL(av.frame.__file__).av_max_alloc(ctypes.c_size_t(most))
+
+
 @contextmanager
-def _opened(path: str) -> Iterator[av.container.InputContainer]:
+def _opened(path: str, watch: _Watch) -> Iterator[av.container.InputContainer]:
     opened = places.open_file(path) if places.is_uri(path) else open(path, "rb")
-    with opened as file, av.open(file, metadata_errors="replace", options=OPENS_NOTHING) as container:
-        yield container
+    with opened as file:
+        timed = _Timed(file, watch) if watch.limited else file
+        with av.open(timed, metadata_errors="replace", options=watch.options) as container:
+            watch.opened(container)
+            yield container
 
 
-def _pictures(path: str, wanted: int | None) -> tuple[np.ndarray | None, np.ndarray]:
+def _pictures(path: str, wanted: int | None, watch: _Watch) -> tuple[np.ndarray | None, np.ndarray]:
     """The chosen frames and their times; None and no times without a video stream or a frame in it."""
-    with _opened(path) as container:
+    with _opened(path, watch) as container:
         stream = _video_stream(container)
         declared = stream.frames if stream else 0
     if stream is None:
         return None, np.empty(0)
-    chosen, decoded = _chosen(path, declared, wanted)
+    chosen, decoded = _chosen(path, declared, wanted, watch)
     if decoded != declared and wanted is not None:
-        chosen, decoded = _chosen(path, decoded, wanted)
+        chosen.clear()
+        chosen, decoded = _chosen(path, decoded, wanted, watch)
     if not decoded:
         return None, np.empty(0)
     order = range(decoded) if wanted is None else midpoints(decoded, wanted)
+    watch.bytes(sum(chosen[i][0].nbytes for i in order))  # a frame may stand for several
     return np.stack([chosen[i][0] for i in order]), np.array([chosen[i][1] for i in order])
 
 
-def _chosen(path: str, expected: int, wanted: int | None) -> tuple[dict[int, tuple[np.ndarray, float]], int]:
+def _chosen(
+    path: str, expected: int, wanted: int | None, watch: _Watch
+) -> tuple[dict[int, tuple[np.ndarray, float]], int]:
     """Frames by position as (RGB, seconds), picked for a stream of `expected` frames; how many there were."""
     positions = None if wanted is None else set(midpoints(expected, wanted)) if expected else set()
     chosen: dict[int, tuple[np.ndarray, float]] = {}
-    count = 0
-    with _opened(path) as container:
+    count = held = 0
+    with _opened(path, watch) as container:
         stream = _video_stream(container)
-        size = None
-        for position, frame in enumerate(container.decode(stream)):
+        size = start = None
+        for position, frame in enumerate(_decoded(container, stream, watch)):
             count = position + 1
+            seconds = _seconds(frame, position, stream)
+            start = seconds if start is None else start
+            watch.seconds(abs(seconds - start))
+            watch.pixels(frame.width, frame.height)
             size = size or (frame.width, frame.height)  # a stream may change its size; an array cannot
             if positions is None or position in positions:
-                chosen[position] = _upright(frame, *size), _seconds(frame, position, stream)
+                held += _rgb_bytes(*size)
+                watch.bytes(held)
+                chosen[position] = _upright(frame, *size), seconds
     return chosen, count
+
+
+def _rgb_bytes(width: int, height: int) -> int:
+    """What a frame takes as FFmpeg lays it out, in steps of 32 pixels."""
+    return 3 * (width + -width % 32) * (height + -height % 32) + FRAME
 
 
 def _upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
@@ -117,21 +277,41 @@ def _seconds(frame: av.VideoFrame, position: int, stream: av.VideoStream) -> flo
     return float(frame.time if frame.time is not None else position / (stream.average_rate or Fraction(25)))
 
 
-def _waveform(path: str, sample_rate: int) -> np.ndarray | None:
-    """The sound as mono float32; None without a sound track or a sample in it."""
-    with _opened(path) as container:
+def _waveform(path: str, sample_rate: int, watch: _Watch, held: int) -> np.ndarray | None:
+    """The sound as mono float32, beside bytes already held; None without a sound track or a sample in it."""
+    with _opened(path, watch) as container:
         if not container.streams.audio:
             return None
         resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
-        blocks = [block.to_ndarray()[0] for block in _resampled(container, resampler)]
+        blocks = [block.to_ndarray()[0] for block in _resampled(container, resampler, watch, held)]
     samples = np.concatenate([*blocks, np.empty(0, np.float32)])
     return np.clip(samples, -1, 1) if len(samples) else None
 
 
-def _resampled(container: av.container.InputContainer, resampler: av.AudioResampler) -> Iterator[av.AudioFrame]:
-    for frame in container.decode(audio=0):
+def _resampled(
+    container: av.container.InputContainer, resampler: av.AudioResampler, watch: _Watch, held: float
+) -> Iterator[av.AudioFrame]:
+    seconds = 0.0
+    for frame in _decoded(container, container.streams.audio[0], watch):
+        more = frame.samples / (frame.sample_rate or 1)
+        seconds += more
+        held += more * resampler.rate * 4 + PIECE
+        watch.seconds(seconds)
+        watch.bytes(held)
         yield from resampler.resample(frame)
     yield from resampler.resample(None)
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream, watch: _Watch
+) -> Iterator:
+    """A stream's frames; packets of others are passed over, with a look at the clock."""
+    watch.decoder(stream)
+    for packet in container.demux():
+        watch.clock()
+        if packet.stream.index == stream.index:
+            watch.packet(packet)
+            yield from packet.decode()
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:

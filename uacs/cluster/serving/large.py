@@ -63,7 +63,7 @@ def application(
 
     A replica that reserves a GPU, or a share of one, uses it.
     """
-    settings = _placed(settings, plan)
+    settings = placed(settings, plan.replica_gpus)
     fewest, most = plan.replicas
     scaling = {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": 1, "upscale_delay_s": 5}
     deployment = serve.deployment(
@@ -94,7 +94,7 @@ def deploy(
     `name`, if a driver that was killed left it and it has what `plan` wants. Else `name` is made. Those that are
     `taken` for something else stay out of it.
     """
-    wanted = _name(spec, _placed(settings, plan), score_range, language, plan)
+    wanted = _name(spec, placed(settings, plan.replica_gpus), score_range, language, plan)
     for other, status in serve.status().applications.items():
         same = any(_serves(deployment) == _serves(wanted) for deployment in status.deployments)
         ours = other == name and wanted in status.deployments
@@ -135,10 +135,10 @@ def _name(spec: str, settings: MllmSettings, score_range: tuple[float, float], l
     return f"large-{serves}-{fingerprints.of_settings([settings.model_dump(), reserved])}"
 
 
-def _placed(settings: MllmSettings, plan: Resources) -> MllmSettings:
-    """The settings as a replica takes them: on the GPU that it reserves, and with paths that hold anywhere."""
+def placed(settings: MllmSettings, gpus: float) -> MllmSettings:
+    """The settings as a replica takes them: on the GPUs that it reserves, and with paths that hold anywhere."""
     towers = Towers(**{kind: absolute(tower) if tower else None for kind, tower in settings.towers})
-    device = "cuda" if plan.replica_gpus and settings.device == "cpu" else settings.device
+    device = "cuda" if gpus and settings.device == "cpu" else settings.device
     adapters = [absolute(folder) for folder in settings.adapters]
     return settings.model_copy(update={"device": device, "towers": towers, "adapters": adapters})
 

@@ -1,0 +1,80 @@
+"""An endpoint as a process of its own, for as long as it is measured."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+UP = 180.0  # seconds
+
+
+@contextmanager
+def endpoint(demo: Path, *options: str, **environment: str) -> Iterator[str]:
+    """`uacs serve` with a demo's models; yields its address."""
+    made = demo / "ubm", demo / "mllm", demo / "evaluation" / "thresholds.json"
+    named = [word for name, path in zip(("--ubm", "--mllm", "--thresholds"), made, strict=True) for word in (name, path)]
+    port = free_port()
+    command = [sys.executable, "-m", "uacs", "serve", *map(str, named), "--port", str(port), *options]
+    command += ["--set", "settings.frames=2", "--set", "settings.batch_size=32"]
+    with process(command, f"http://127.0.0.1:{port}", "/v1/health", **environment) as url:
+        yield url
+
+
+@contextmanager
+def process(command: list[str], url: str, path: str, **environment: str) -> Iterator[str]:
+    """A server as a process, from when it answers until it is told to end."""
+    started = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + UP
+        while not _answers(url + path):
+            if started.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{' '.join(command)}: does not come up")
+            time.sleep(0.2)
+        yield url
+    finally:
+        started.send_signal(signal.SIGINT)
+        started.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def workers(url: str, title: str) -> list[int]:
+    """Pids of the worker processes with such a title that belong to the server at that address."""
+    port = url.rpartition(":")[2]
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
+    children: dict[int, list[tuple[int, str]]] = {}
+    for pid, parent, args in rows:
+        children.setdefault(int(parent), []).append((int(pid), args))
+    (top,) = [int(pid) for pid, _, args in rows if "uacs serve" in args and f"--port {port}" in args]
+    found, left = [], [top]
+    while left:
+        for pid, args in children.get(left.pop(), []):
+            left.append(pid)
+            found += [pid] if args.startswith(title) else []
+    return found
+
+
+def resident(pids: list[int]) -> float:
+    """MiB that processes have in memory together, shared pages counted in each."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

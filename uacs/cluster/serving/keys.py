@@ -1,0 +1,78 @@
+"""API keys: who may ask. The file holds a line a key, `NAME SHA256`, never a key itself.
+
+A key is 32 random bytes, so that its plain SHA-256 tells nobody which it is.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+
+from uacs.errors import BadInput, Refused
+
+LINE = re.compile(r"(?P<name>\S+) (?P<hash>[0-9a-f]{64})")
+NAME = re.compile(r"[\w.@-]{1,64}")
+
+
+class Keys:
+    """The keys in a file, read again when it changes: a key that was added or removed needs no restart."""
+
+    def __init__(self, file: str | Path):
+        self.file, self._stamp, self._hashes = Path(file), -1, read(Path(file))
+
+    def owner(self, key: str) -> str | None:
+        """Whose key this is; None if it is nobody's. Takes as long for a wrong key as for a right one."""
+        self._refresh()
+        digest, found = _hash(key), None
+        for name, known in self._hashes.items():
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+    def _refresh(self) -> None:
+        try:
+            stamp = os.stat(self.file).st_mtime_ns
+            if stamp != self._stamp:
+                self._hashes, self._stamp = read(self.file), stamp
+        except (OSError, BadInput):
+            pass  # a file that is being written: those that were known stay so
+
+
+def read(file: Path) -> dict[str, str]:
+    """Hashes by owner; raises `BadInput` that names the file and the line."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise BadInput(f"{file}: no keys there ({reason}); make one with `uacs key NAME --file {file}`") from None
+    hashes: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = LINE.fullmatch(line.strip())
+        if not found:
+            raise BadInput(f"{file}, line {number}: not NAME and SHA-256 of a key; make keys with `uacs key`")
+        if found["name"] in hashes:
+            raise BadInput(f"{file}, line {number}: a second key of '{found['name']}'; remove one of them")
+        hashes[found["name"]] = found["hash"]
+    if not hashes:
+        raise BadInput(f"{file}: holds no key, so nobody could ask; make one with `uacs key NAME --file {file}`")
+    return hashes
+
+
+def add(file: Path, name: str) -> str:
+    """Make a key for an owner and note its hash; returns the key, which is nowhere else."""
+    if not NAME.fullmatch(name):
+        raise BadInput(f"'{name}': a name of letters, digits, and . _ @ - is wanted, of 64 at most")
+    if file.exists() and name in (read(file) if file.read_text().strip() else {}):
+        raise Refused(f"{file}: '{name}' has a key already; remove that line first, and the old key is worth nothing")
+    key = f"uacs_{secrets.token_urlsafe(32)}"
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as out:
+        out.write(f"{name} {_hash(key)}\n")
+    return key
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

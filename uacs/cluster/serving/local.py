@@ -1,0 +1,89 @@
+"""An endpoint in the foreground, on the Ray that is there or one of our own, until it is told to stop."""
+
+import re
+import signal
+import threading
+from collections.abc import Callable
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from uacs.cluster.resources import nodes_of_ray
+from uacs.cluster.serving.application import application
+from uacs.cluster.serving.settings import EndpointSettings
+from uacs.cluster.session import ray_session
+from uacs.errors import BadInput, Refused, reason
+
+NAME = "uacs"
+
+
+def run(settings: EndpointSettings, host: str, port: int, told: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; what has been taken is finished. `told` hears the address once it answers.
+
+    Raises `Refused` where a Serve without HTTP, or an endpoint, is there already.
+    """
+    built = application(settings)  # what is wrong with models and thresholds is said before anything starts
+    with ray_session():
+        _refuse_small(settings)
+        start_http(host, port)
+        if NAME in serve.status().applications:
+            raise Refused(
+                f"an application '{NAME}' runs on this cluster; `uacs deploy` changes it, `serve delete` ends it"
+            )
+        stop = threading.Event()
+        before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            _deploy(built)
+            told(f"http://{host}:{port}")
+            while not stop.wait(0.5):
+                pass
+        finally:
+            serve.delete(NAME)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _deploy(built: Application) -> None:
+    try:
+        serve.run(built, name=NAME, route_prefix="/")
+    except RuntimeError as error:
+        raise BadInput(f"the endpoint does not start: {why_not(NAME) or reason(error)}") from error
+
+
+def why_not(app: str) -> str | None:
+    """What keeps an application's deployments from starting, in a line; None if Serve does not say."""
+    status = serve.status().applications.get(app)
+    for deployment in (status.deployments if status else {}).values():
+        if "Traceback" in deployment.message:
+            said = [line for line in deployment.message.splitlines() if line and not line.startswith(" ")]
+            raised = [line for line in said if re.match(r"[\w.]+: ", line)]
+            if raised:
+                return re.sub(r"^uacs\.errors\.\w+: ", "", raised[-1])
+    return None
+
+
+def start_http(host: str, port: int) -> None:
+    """Serve with a proxy on this node's address; raises `Refused` if one runs elsewhere, or without any."""
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options=HTTPOptions(host=host, port=port),
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False, log_level="INFO"),
+    )
+    if not serve.status().proxies:
+        raise Refused("the Serve that runs on this cluster has no HTTP; end the evaluation that started it, or wait")
+
+
+def _refuse_small(settings: EndpointSettings) -> None:
+    """Refuse a plan that would wait for ever for CPUs or GPUs."""
+    pools = [settings.endpoint_pool, settings.small_pool, settings.large_pool]
+    pools += [settings.verifier_pool] if settings.verifier else []
+    nodes = nodes_of_ray()
+    for what, key in (("cpus", "CPU"), ("gpus", "GPU")):
+        wanted = sum(pool.replicas[0] * getattr(pool, what) for pool in pools)
+        have = sum(node.get(key, 0) for node in nodes)
+        if wanted > have:
+            raise Refused(
+                f"the endpoint needs {wanted:g} {key}s, this Ray has {have:g}; lower replicas or their {what}"
+            )

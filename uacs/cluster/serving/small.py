@@ -1,0 +1,114 @@
+"""The small model on Ray Serve: requests that come together are answered together."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from uacs.cluster.serving import footage
+from uacs.cluster.serving.calls import SmallAnswer, SmallCall
+from uacs.cluster.serving.turns import Turns
+from uacs.cluster.serving.watch import batches
+from uacs.data.media import Limits
+from uacs.errors import BadInput, UacsError, reason
+from uacs.records import Sample, SmallOutput, transcript
+
+NAN = float("nan")
+STUCK = 120.0  # seconds over one batch or clip, after which a replica is taken for lost
+
+
+class SmallSettings(BaseModel):
+    """How the small model is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: int = Field(64, ge=1, description="most samples that are answered at once")
+    device: str = "cpu"
+    threads: int = Field(1, ge=1, description="torch threads on CPU")
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A call whose footage is to be decoded, and when that is too late."""
+
+    call: SmallCall
+    until: float
+
+    def __len__(self) -> int:
+        return len(self.call)
+
+
+class Small:
+    """One copy of the UBM. What it says of a sample is what `SmallPredictor` says, as anywhere else.
+
+    Torch and FFmpeg work in threads of their own, so that a busy replica can say that it is well.
+    """
+
+    def __init__(self, ubm: str, settings: SmallSettings, limits: Limits):
+        from uacs.ubm.predictor import SmallPredictor  # torch belongs to replicas alone
+
+        self.batch_size, self.limits = settings.batch_size, limits
+        self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
+        self.reads = self.predictor.config.features
+        self.extractor = footage.extractor(self.reads)
+        self.turns = Turns(self._together, settings.batch_size, batches("small"))
+        self.decoding = Turns(self._decoded, 1)
+        self.predictor.predict([Sample("first", text="the first answer takes longest")])
+
+    def check_health(self) -> None:
+        """Raise if the model or FFmpeg has not come back for long: Serve then builds another replica."""
+        self.turns.check(STUCK)
+        self.decoding.check(STUCK)
+
+    async def answer(self, call: SmallCall) -> list[SmallAnswer]:
+        """An answer a sample, in order. One that cannot be read says why, and does not touch the others."""
+        samples, faults = list(call.samples), dict[int, str]()
+        if call.media or any(sample.clip for sample in samples):
+            samples, faults = await self.decoding(Clips(call, time.monotonic() + call.left))
+        known = [i for i in range(len(samples)) if i not in faults]
+        cuts = [known[k : k + self.batch_size] for k in range(0, len(known), self.batch_size)]
+        outputs = await asyncio.gather(*(self.turns([samples[i] for i in cut]) for cut in cuts))
+        by_place = dict(zip(known, (output for batch in outputs for output in batch), strict=True))
+        by_place |= {i: _unread(fault) for i, fault in faults.items()}
+        return [SmallAnswer(by_place[i], self._missing(sample)) for i, sample in enumerate(samples)]
+
+    def _together(self, calls: list[list[Sample]]) -> list[list[SmallOutput]]:
+        outputs = iter(self._predict([sample for call in calls for sample in call]))
+        return [[next(outputs) for _ in call] for call in calls]
+
+    def _predict(self, samples: list[Sample]) -> list[SmallOutput]:
+        """All answers; one by one if the model raises, so that one sample's fault is not the others'."""
+        try:
+            return self.predictor.predict(samples)
+        except Exception as error:
+            if len(samples) == 1:
+                why = reason(error) if isinstance(error, UacsError) else f"{type(error).__name__}: {reason(error)}"
+                return [_unread(f"sample '{samples[0].sample_id}': the UBM failed over it ({why}); mend it")]
+            return [self._predict([sample])[0] for sample in samples]
+
+    def _decoded(self, calls: list[Clips]) -> list[tuple[list[Sample], dict[int, str]]]:
+        return [self._featured(clips.call, clips.until) for clips in calls]
+
+    def _featured(self, call: SmallCall, until: float) -> tuple[list[Sample], dict[int, str]]:
+        """The samples with the features of their footage, and what is wrong with some, by place."""
+        faults: dict[int, str] = {}
+        with footage.on_disk(call.samples, call.media) as samples:
+            for i, sample in enumerate(samples):
+                if sample.clip is None:
+                    continue
+                try:
+                    if time.monotonic() > until:
+                        raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
+                    samples[i] = footage.featured(sample, self.extractor, self.reads.keys(), self.limits)
+                except BadInput as error:
+                    faults[i] = footage.told(error, sample)
+        return samples, faults
+
+    def _missing(self, sample: Sample) -> tuple[str, ...]:
+        absent = ["text"] if transcript(sample) is None else []
+        return (*absent, *(modality for modality in self.reads if getattr(sample, modality) is None))
+
+
+def _unread(fault: str) -> SmallOutput:
+    return SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=fault)
