@@ -119,12 +119,12 @@ class Client:
         while True:
             try:
                 response = self._http.request(method, path, **content)
-            except httpx2.ConnectError as error:
+            except httpx2.TimeoutException as error:
+                raise Unanswered(f"{self._url}: no answer in time ({type(error).__name__})", 0) from None
+            except httpx2.HTTPError as error:  # nothing is changed by asking, so it may be asked twice
                 if not retries:
                     raise Unanswered(f"{self._url}: nobody answers there ({reason(error)}); is it up?", 0) from None
                 pause = 1.0
-            except httpx2.HTTPError as error:
-                raise Unanswered(f"{self._url}: no answer ({type(error).__name__}: {reason(error)})", 0) from None
             else:
                 if response.status_code not in AGAIN or not retries:
                     return response

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import yaml
+
 from uacs.cluster import evaluation
 from uacs.cluster.evaluation import Models
 from uacs.cluster.session import ray_session
@@ -98,8 +100,18 @@ def run(
         f"{baseline['seconds']['wall']:.1f} s for asking the large model about everything"
         f"\n{time.perf_counter() - started:.0f} s in all"
         f"\nreports: {out / 'evaluation' / 'report.html'}, {out / 'baseline' / 'report.html'}"
+        f"\nask it yourself: uacs serve --config {_endpoint(out)}"
     )
     return baseline
+
+
+def _endpoint(out: Path) -> Path:
+    """The settings of an endpoint that answers as the demo does."""
+    named = {"ubm": out / "ubm", "mllm": out / "mllm", "thresholds": out / "evaluation" / "thresholds.json"}
+    settings = {name: str(path.absolute()) for name, path in named.items()} | {"settings": MLLM}
+    file = out / "serve.yaml"
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return file
 
 
 def _begin(out: Path, wanted: dict) -> None:

@@ -4,8 +4,8 @@
     python -m benchmarks.finetune.quality /tmp/demo/data --seeds 0 1 --out /tmp/quality
 
 The base stands in for a large model that sees, hears, reads and judges, but was not made for the dataset: a tiny
-model of a family, trained from nothing on split train on another scale (`--before` epochs; half of what a label is
-above -3, so that 0 is most negative and 3 most positive). Then it learns the dataset's own for `--epochs` epochs: by
+model of a family, trained from nothing on split train on another scale (`--before` epochs; one that runs the other
+way, so that 3 is most negative). Then it learns the dataset's own for `--epochs` epochs: by
 LoRA, by LoRA and the connectors, and in full. All answer split test (read-out decode); s are those of training.
 Brackets: 95 % intervals of 2000 resamples.
 Folders under --out that are there are not trained again. Prints Markdown.
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--model", choices=TINY, nargs="+", default=[*TINY])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--before", type=int, default=6, help="epochs of the base")
-    parser.add_argument("--epochs", type=int, default=4, help="of what is made of it")
+    parser.add_argument("--epochs", type=int, default=6, help="of what is made of it")
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = PreparedDataset(options.data)
@@ -89,8 +89,7 @@ def trained(place: Path, name: str, data: PreparedDataset, model: str, seed: int
         settings = TrainingSettings(epochs=options.epochs, seed=seed, frames=2, threads=1)
         training.train(base, samples, place / name, settings, *about)
     else:
-        low = data.info.score_range[0]
-        scaled = [replace(sample, label=round((sample.label - low) / 2, 1)) for sample in samples]
+        scaled = [replace(sample, label=-sample.label) for sample in samples]
         settings = TrainingSettings(epochs=options.before, seed=seed, frames=2, threads=1)
         module, _, create = TINY[model].partition(":")
         tiny, start = import_module(module), place / "untrained"

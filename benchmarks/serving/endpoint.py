@@ -18,11 +18,9 @@ UP = 180.0  # seconds
 @contextmanager
 def endpoint(demo: Path, *options: str, **environment: str) -> Iterator[str]:
     """`uacs serve` with a demo's models; yields its address."""
-    made = demo / "ubm", demo / "mllm", demo / "evaluation" / "thresholds.json"
-    named = [word for name, path in zip(("--ubm", "--mllm", "--thresholds"), made, strict=True) for word in (name, path)]
     port = free_port()
-    command = [sys.executable, "-m", "uacs", "serve", *map(str, named), "--port", str(port), *options]
-    command += ["--set", "settings.frames=2", "--set", "settings.batch_size=32"]
+    command = [sys.executable, "-m", "uacs", "serve", "--config", str(demo / "serve.yaml"), "--port", str(port)]
+    command += options
     with process(command, f"http://127.0.0.1:{port}", "/v1/health", **environment) as url:
         yield url
 
@@ -60,7 +58,7 @@ def free_port() -> int:
 def workers(url: str, title: str) -> list[int]:
     """Pids of the worker processes with such a title that belong to the server at that address."""
     port = url.rpartition(":")[2]
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
     children: dict[int, list[tuple[int, str]]] = {}
     for pid, parent, args in rows:

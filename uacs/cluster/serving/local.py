@@ -12,6 +12,7 @@ from ray.serve.schema import LoggingConfig
 
 from uacs.cluster.resources import nodes_of_ray
 from uacs.cluster.serving.application import application
+from uacs.cluster.serving.keys import Keys
 from uacs.cluster.serving.settings import EndpointSettings
 from uacs.cluster.session import ray_session
 from uacs.errors import BadInput, Refused, reason
@@ -24,6 +25,8 @@ def run(settings: EndpointSettings, host: str, port: int, told: Callable[[str], 
 
     Raises `Refused` where a Serve without HTTP, or an endpoint, is there already.
     """
+    if settings.keys:
+        Keys(settings.keys)
     built = application(settings)  # what is wrong with models and thresholds is said before anything starts
     with ray_session():
         _refuse_small(settings)

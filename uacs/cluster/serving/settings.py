@@ -33,7 +33,7 @@ class Limits(Strict):
     clip_mib: float = Field(1024, gt=0, description="MiB that a clip may take decoded")
     decoding: float = Field(20, gt=0, description="seconds that decoding a clip may take")
     deadline: float = Field(30, gt=0, description="seconds in which a request is answered, if it names no fewer")
-    requests: int = Field(256, ge=1, description="requests under way at once in each replica of the endpoint")
+    requests: int = Field(64, ge=1, description="requests under way at once in each replica of the endpoint")
 
 
 class EndpointSettings(Strict):
@@ -48,7 +48,7 @@ class EndpointSettings(Strict):
     small: SmallSettings = Field(SmallSettings(), description="how the UBM is asked")
     settings: MllmSettings = Field(MllmSettings(), description="how the large model is asked, as `mllm` of a run")
     verifier_settings: MllmSettings | None = Field(None, description="the verifier's, where they are not the same")
-    endpoint_pool: Pool = Field(Pool(queue=256), description="replicas that speak HTTP")
+    endpoint_pool: Pool = Field(Pool(queue=32), description="replicas that speak HTTP")
     small_pool: Pool = Field(Pool(queue=256), description="replicas of the UBM")
     large_pool: Pool = Field(Pool(), description="replicas of the large model")
     verifier_pool: Pool = Field(Pool(), description="replicas of the verifier, where there is one")

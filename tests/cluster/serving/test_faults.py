@@ -1,0 +1,66 @@
+"""Parts of an endpoint die under load: all are answered or told to come again, nobody hangs, it is whole again."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from benchmarks.serving.clients import GONE, at_once
+from benchmarks.serving.clients import codes as counted
+from benchmarks.serving.endpoint import endpoint, workers
+from tests.cluster.chaos import wait_until
+from uacs.client import Client, Unanswered
+
+pytestmark = pytest.mark.cluster
+RETRYABLE = {GONE, 502, 503, 504}
+BODIES = [
+    {"text": f"it was {word} and {other}"} for word in ("good", "bad", "fine", "dull") for other in ("warm", "cold")
+]
+MANY = 200
+PARTS = {
+    "large": "ray::ServeReplica:uacs:large",
+    "small": "ray::ServeReplica:uacs:small",
+    "endpoint": "ray::ServeReplica:uacs:Endpoint",
+    "proxy": "ray::ProxyActor",
+}
+
+
+@pytest.fixture(scope="module")
+def url(tiny_demo):
+    with endpoint(tiny_demo[0], "--set", "limits.deadline=20") as found:
+        yield found
+
+
+def whole(url) -> bool:
+    """Whether it answers by both models."""
+    with Client(url, retries=0) as client:
+        try:
+            return client.health().status == "ok" and client.predict("good and bad").status == "ok"
+        except Unanswered:
+            return False
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_killed_under_load_costs_nobody_more_than_another_try(url, part, capsys):
+    wait_until(lambda: whole(url))
+    (victim,) = workers(url, PARTS[part])
+    killed = []
+
+    def kill():
+        os.kill(victim, signal.SIGKILL)
+        killed.append(time.monotonic())
+
+    bodies = [BODIES[i % len(BODIES)] for i in range(MANY)]
+    outcomes = asyncio.run(at_once(url, bodies, kill))
+    codes = {outcome.code for outcome in outcomes}
+    assert len(outcomes) == MANY and codes <= {200} | RETRYABLE, codes
+    assert max(outcome.seconds for outcome in outcomes) < 30
+    wait_until(lambda: whole(url), 60)
+    with capsys.disabled():
+        after = time.monotonic() - killed[0]
+        degraded = sum(outcome.status == "degraded" for outcome in outcomes)
+        print(f"\n{part} killed: {counted(outcomes)}; {degraded} degraded; whole again after {after:.1f} s")
+    again = asyncio.run(at_once(url, bodies))
+    assert {outcome.code for outcome in again} == {200}
