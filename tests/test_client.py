@@ -79,6 +79,12 @@ def test_a_refusal_is_not_repeated(pauses):
     assert told.value.code == 422 and len(made.seen) == 1 and not pauses
 
 
+def test_serve_s_own_word_that_it_is_full_is_understood(pauses):
+    with pytest.raises(Unanswered, match="full, or starting") as told:
+        client(httpx2.Response(503, content=b"Request dropped due to backpressure"), retries=1).info()
+    assert told.value.code == 503 and len(pauses) == 1
+
+
 def test_what_is_no_endpoint_is_said():
     with pytest.raises(Unanswered, match="is that an endpoint of U-ACS"):
         client(info()).info()

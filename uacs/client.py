@@ -38,8 +38,8 @@ class Unanswered(UacsError):
 class Client:
     """A connection to an endpoint, to be closed, or used in `with`; threads may share it.
 
-    key is one of `uacs key`; timeout is in seconds and of a whole request; a request that the endpoint had no room
-    for, or that never reached it, is made again up to `retries` times, after the pause that the endpoint asked for.
+    key is one of `uacs key`; timeout is the seconds that the endpoint may be silent. A request that it had no room for,
+    or whose connection broke, is made again up to `retries` times, after the pause that the endpoint asked for.
     """
 
     def __init__(
@@ -140,6 +140,8 @@ class Client:
             told = wire.Problem.model_validate_json(response.content)
             raise Unanswered(told.error, response.status_code, told.request_id)
         except ValidationError:
+            if response.status_code in AGAIN:  # of Serve itself, which speaks plain text
+                raise Unanswered("full, or starting; try again later", response.status_code) from None
             said = f"{self._url}: {response.status_code}, '{shown(response.text)}'; is that an endpoint of U-ACS?"
             raise Unanswered(said, response.status_code) from None
 

@@ -9,8 +9,9 @@ LONGEST_NAME = 200
 
 Stage = Literal["small", "large", "average", "verify"]
 MaxStage = Literal["small", "large", "verify"]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
-Steps = Annotated[list[list[FiniteFloat]], Field(min_length=1)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Step = Annotated[list[FiniteFloat], Field(fail_fast=True)]
+Steps = Annotated[list[Step], Field(min_length=1, fail_fast=True)]  # a list of faults may be longer than memory
 
 
 class Budget(BaseModel):
@@ -22,7 +23,9 @@ class Budget(BaseModel):
         "verify", description="`small`: the large model is not asked; `large`: it is asked once; `verify`: twice if due"
     )
     deadline: FiniteFloat | None = Field(
-        None, gt=0, description="seconds in which to answer with what there is by then; at most the server's own"
+        None,
+        gt=0,
+        description="seconds in which to answer with what there is; the server's own, if less; 0.1 go by in HTTP",
     )
 
 
@@ -35,7 +38,9 @@ class Clip(BaseModel):
     text: str | None = Field(None, description="the transcript; of more than 10,000 characters the first are read")
     audio: Steps | None = Field(None, description="features for the small model, (steps, size)")
     vision: Steps | None = Field(None, description="features for the small model, (steps, size)")
-    clip: str | None = Field(None, min_length=1, description="path or URI of the footage under one of the roots")
+    clip: str | None = Field(
+        None, min_length=1, max_length=2048, description="path or URI of the footage under one of the roots"
+    )
 
 
 class Request(Clip, Budget):

@@ -81,7 +81,7 @@ def draw(seen: list[tuple[float, int]], on: float, off: float, out: Path) -> Non
     axes.step(*zip(*seen, strict=True), where="post", color="#2f5f98", label="replicas of the large model")
     axes.set(xlabel="seconds", ylim=(0, 3.6), yticks=range(4), xlim=(0, seen[-1][0]))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=2, loc="upper right")
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     figure.savefig(out, metadata={"Date": None})
 
 

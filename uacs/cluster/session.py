@@ -97,9 +97,14 @@ def _joined() -> Iterator[None]:
 
 def start_serve() -> None:
     """Serve without a proxy: an evaluation speaks to it by handles alone. One that runs is joined."""
+    note_serve()
+    serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False))
+
+
+def note_serve() -> None:
+    """To be called before a Serve is started: one that is not there yet will be ours to end."""
     if SERVE_CONTROLLER not in {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}:
         _brought.append(SERVE_CONTROLLER)
-    serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from uacs.mllm.chunk import Chunk
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 UNSURE = 0.9
-SLOW = 2.5
+SLOW = 4.0
 
 
 class Model:
@@ -97,7 +97,7 @@ def test_calls_that_wait_are_read_together_and_each_gets_its_own(replica, batche
 def test_a_sample_over_which_the_model_raises_is_the_only_one_without_an_answer(replica):
     (reply,) = ask(replica, call("a", "bad", "c"))
     assert [o.status for o in reply.large] == ["ok", "unavailable", "ok"]
-    assert "sample 'bad1': the model failed (no such thing)" in reply.large[1].error
+    assert "sample 'bad1': the model failed (ValueError)" in reply.large[1].error
 
 
 def test_a_chunk_longer_than_a_batch_is_answered_whole(replica, batches):
@@ -136,7 +136,7 @@ def test_stage_3_alone_is_asked_with_the_answers_that_another_gave(replica, batc
 
 def test_a_busy_model_is_well_until_it_has_been_at_one_batch_for_too_long(replica):
     slow = replica.answer.remote(call("slow"))
-    replica.check_health.remote().result(timeout_s=1)
+    replica.check_health.remote().result(timeout_s=SLOW - 1)
     wait_until(lambda: "at one batch" in (replica.health.remote().result() or ""), seconds=SLOW)
     slow.result()
     wait_until(lambda: replica.health.remote().result() is None)

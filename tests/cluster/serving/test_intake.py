@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from uacs.cluster.serving.intake import batch, single
+from uacs.cluster.serving.intake import LONG, Most, batch, single
 from uacs.cluster.serving.trouble import TooLarge, Trouble, Unreadable
 
 JSON = "application/json"
@@ -32,12 +33,12 @@ def request(body, kind=JSON, parts=1, claimed=None):
 
 def read(body, kind=JSON, most=10_000, roots=(), **how):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return asyncio.run(single(request(body, kind, **how), "r1", most, roots))
+    return asyncio.run(single(request(body, kind, **how), "r1", Most(most, most, 4), roots))
 
 
 def read_batch(body, most=10_000, samples=4):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return asyncio.run(batch(request(body), "r1", most, samples, ()))
+    return asyncio.run(batch(request(body), "r1", Most(most, most, samples), ()))
 
 
 def form(*fields):
@@ -79,7 +80,7 @@ def test_a_form_is_a_sample_with_its_footage():
         (b'{"audio": [[NaN]]}', "not JSON"),
         (b"[" * 5000, "not JSON"),
         ({"text": 5}, "text: input should be a valid string"),
-        ({"txt": "x"}, "txt: extra inputs are not permitted; there is .*text"),
+        ({"txt": "x"}, "txt: unknown; there is .*text"),
         ({"audio": [["1"]]}, "audio.0.0: "),
         ({"audio": []}, "audio: "),
         ({"audio": [[]]}, "audio: its steps differ"),
@@ -89,6 +90,8 @@ def test_a_form_is_a_sample_with_its_footage():
         ({"text": "x", "deadline": 10**400}, "deadline: |not JSON"),
         ({"text": "x", "max_stage": "all"}, "max_stage: "),
         ({"text": "x", "sample_id": ""}, "sample_id: "),
+        ({"text": "x", "sample_id": "two\nlines"}, "sample_id: "),
+        ({"clip": "a/" * 1500}, "clip: "),
         ({"clip": "/etc/passwd"}, "clip: this endpoint opens no paths"),
     ],
 )
@@ -106,7 +109,9 @@ def test_json_that_is_none_of_ours_is_said_in_a_line(body, said):
         (form(("text", b"file")), BOUNDARY, "text: expected a field"),
         (form(("text", "a"), ("text", "b")), BOUNDARY, "text: given twice"),
         (form(("text", "a"), ("deadline", "soon")), BOUNDARY, "deadline: "),
-        (form(("texts", "a")), BOUNDARY, "texts: extra"),
+        (form(("texts", "a")), BOUNDARY, "texts: unknown"),
+        (form(("text", "a")), f"{BOUNDARY}; charset=punycode", "leave charset away"),
+        (form(("text", "a")), f'{BOUNDARY}; charset="utf-7"', "leave charset away"),
         (form(("clip", b"a"), ("clip", b"b")), BOUNDARY, "not multipart/form-data"),
         (form(*((f"f{i}", "x") for i in range(20))), BOUNDARY, "not multipart/form-data"),
         (b"--cut\r\nnonsense", BOUNDARY, "not multipart/form-data|nothing to answer"),
@@ -144,7 +149,7 @@ def test_a_batch_keeps_what_is_right_in_it():
         ({"samples": []}, Unreadable, "samples: expected a list"),
         ({"text": "x"}, Unreadable, "samples: expected a list"),
         ([], Unreadable, "samples: expected a list"),
-        ({"samples": [{"text": "x"}], "max": 1}, Unreadable, "max: extra"),
+        ({"samples": [{"text": "x"}], "max": 1}, Unreadable, "max: unknown"),
         ({"samples": [{"text": "x"}], "deadline": -1}, Unreadable, "deadline: "),
         ({"samples": [{"text": "x"}] * 5}, TooLarge, "samples: 5, and 4 may come at once"),
     ],
@@ -152,6 +157,19 @@ def test_a_batch_keeps_what_is_right_in_it():
 def test_a_batch_that_is_none_is_said(body, kind, said):
     with pytest.raises(kind, match=said):
         read_batch(body)
+
+
+def test_a_long_body_that_is_wrong_throughout_costs_little():
+    odd = {"audio": [[""] * 100_000] * 4} | {f"k{i}": 0 for i in range(50_000)}
+    tracemalloc.start()
+    with pytest.raises(Unreadable, match="k0: unknown"):
+        read(odd, most=10**7)
+    with pytest.raises(Unreadable, match=r"audio\.0\.0: "):
+        read({"audio": odd["audio"]}, most=10**7)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+    assert read({"text": "x" * LONG}, most=10**6).samples[0].text
 
 
 json_values = st.recursive(

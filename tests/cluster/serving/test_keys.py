@@ -29,11 +29,30 @@ def test_keys_come_and_go_while_it_runs(tmp_path):
     file.write_text(file.read_text().splitlines()[1] + "\n")
     os.utime(file, ns=(2, 2))
     assert keys.owner(first) is None and keys.owner(second) == "second"
-    file.write_text("half a li")  # being written
+    file.write_text("one lin\n" + file.read_text())
     os.utime(file, ns=(3, 3))
     assert keys.owner(second) == "second"
+    file.write_text("")
+    os.utime(file, ns=(4, 4))
+    assert keys.owner(second) is None
+
+
+def test_a_file_that_is_gone_for_good_opens_to_nobody(tmp_path, monkeypatch):
+    file = tmp_path / "keys"
+    key = add(file, "team")
+    keys = Keys(file)
     file.unlink()
-    assert keys.owner(second) == "second"
+    assert keys.owner(key) == "team"  # it may be about to be written anew
+    monkeypatch.setattr("uacs.cluster.serving.keys.MISSING", -1.0)
+    assert keys.owner(key) is None
+
+
+def test_a_key_is_added_to_a_file_whatever_its_last_line_ends_with(tmp_path):
+    file = tmp_path / "keys"
+    first = add(file, "first")
+    file.write_text(file.read_text().rstrip())
+    second = add(file, "second")
+    assert [Keys(file).owner(key) for key in (first, second)] == ["first", "second"]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,41 @@ def test_an_exception_is_that_of_its_list_alone():
     assert all(isinstance(reply, ValueError) for reply in replies[:2])
 
 
+def test_what_is_cancelled_is_let_go_of_at_once():
+    async def held():
+        work = Work()
+        turns = Turns(work, 4)
+        first = asyncio.create_task(turns("first"))
+        while not work.seen:
+            await asyncio.sleep(0.001)
+        tasks = [asyncio.create_task(turns("footage")) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        left = len(turns._waiting)
+        work.may.set()
+        await first
+        return left
+
+    assert asyncio.run(held()) == 0
+
+
+def test_not_even_an_exit_stops_it():
+    async def twice():
+        turns = Turns(work, 4)
+        with pytest.raises(RuntimeError, match="SystemExit"):
+            await turns("bad")
+        return await turns("good")
+
+    def work(calls):
+        if calls == ["bad"]:
+            raise SystemExit
+        return [len(call) for call in calls]
+
+    assert asyncio.run(twice()) == 4
+
+
 def test_it_works_again_after_a_pause():
     async def twice():
         turns = Turns(lambda calls: [len(call) for call in calls], 4)

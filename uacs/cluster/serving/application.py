@@ -22,6 +22,7 @@ from uacs.cluster.serving.scaling import POLICY
 from uacs.cluster.serving.settings import EndpointSettings, Pool
 from uacs.cluster.serving.small import Small
 from uacs.cluster.serving.trouble import RETRY_AFTER
+from uacs.data import places
 from uacs.data.media import Limits
 from uacs.fingerprints import of_folder
 from uacs.mllm import MllmSettings
@@ -33,6 +34,7 @@ TOGETHER = 4  # batches that a replica may have waiting: enough to fill the next
 
 def application(settings: EndpointSettings) -> Application:
     """The endpoint; raises `BadInput` or `Refused` where models and thresholds are not, or not each other's."""
+    settings = _absolute(settings)
     config, verifier = load_config(Path(settings.ubm)), settings.verifier
     for spec in filter(None, (settings.mllm, verifier)):
         mllm.check(spec)
@@ -116,6 +118,13 @@ def _deployment(what: type, name: str, settings: EndpointSettings, pool: Pool, a
 def _on(pool: Pool, settings):
     """A model's settings on the GPU that its replicas reserve."""
     return settings.model_copy(update={"device": "cuda"}) if pool.gpus and settings.device == "cpu" else settings
+
+
+def _absolute(settings: EndpointSettings) -> EndpointSettings:
+    """The same with paths that hold anywhere: replicas have working directories of their own."""
+    keys = settings.keys and str(Path(settings.keys).absolute())
+    roots = [str(places.absolute(root)) for root in settings.clip_roots]
+    return settings.model_copy(update={"keys": keys, "clip_roots": roots})
 
 
 def _limits(settings: EndpointSettings) -> Limits:

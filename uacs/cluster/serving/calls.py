@@ -1,9 +1,10 @@
 """What the endpoint's deployments say to each other.
 
-Deadlines travel as seconds left, since nodes' clocks differ; a replica begins to count when a call reaches it.
+Deadlines travel as the seconds that are `left` when a call is `sent`, in seconds since 1970.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,17 @@ Media = dict[int, bytes]
 """Footage that came with a request, by its sample's place among the others."""
 
 
+ON_THE_WAY = 0.05  # seconds before a deadline at which what there is goes back
+
+
 @dataclass(frozen=True)
 class SmallCall:
-    """Samples for the small model. What is not answered `left` seconds from now is not wanted any more."""
+    """Samples for the small model. What is not answered in time is not wanted any more."""
 
     samples: list[Sample]
     media: Media
     left: float
+    sent: float = 0.0
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -31,22 +36,33 @@ class SmallCall:
 
 @dataclass(frozen=True)
 class SmallAnswer:
-    """The small model's output, and the modalities that it had to do without."""
+    """The small model's output, and the modalities that it had to do without; ours if it failed, not the sample."""
 
     output: SmallOutput
     missing: tuple[str, ...]
+    ours: bool = False
 
 
 @dataclass(frozen=True)
 class LargeCall:
-    """A chunk for the large model or the verifier; what it has `left` seconds from now is the answer."""
+    """A chunk for the large model or the verifier; what there is of it when the time is up is the answer."""
 
     chunk: Chunk
     media: Media
     left: float
+    sent: float = 0.0
 
     def __len__(self) -> int:
         return len(self.chunk.samples)
+
+
+def until(call: SmallCall | LargeCall) -> float:
+    """When a call's time is over, by this process's `time.monotonic`: what it waited on its way counts.
+
+    That is seen by two nodes' clocks, which may differ, and so believed for half of the time at most.
+    """
+    waited = time.time() - call.sent if call.sent else 0.0
+    return time.monotonic() + call.left - min(max(waited, 0.0), call.left / 2) - ON_THE_WAY
 
 
 LargeReply = ChunkAnswer

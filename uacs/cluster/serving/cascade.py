@@ -65,6 +65,8 @@ class Cascade:
         until = time.monotonic() + seconds - SPARE
         self.traffic.count(samples=len(samples))
         small = await _called(self.small, SmallCall(samples, media, 0), until, "the small model")
+        if small and all(answer.ours for answer in small):
+            raise Down("the small model fails; try again later")
         outputs = [answer.output for answer in small]
         u_small = np.array([output.u for output in outputs])
         due = routing.escalated(doubts(outputs, thresholds.deferral), thresholds.tau_small) & np.isfinite(u_small)
@@ -139,22 +141,24 @@ def bare(sample: Sample) -> Sample:
 async def _called(ask: Asking | None, call: SmallCall | LargeCall, until: float, who: str) -> Any:
     """A deployment's reply; the call is made again where its replica died over it, while there is time."""
     assert ask is not None
-    for _ in range(TRIES):
-        left = until - time.monotonic()
-        if left <= 0:
-            break
+    deaths = 0
+    while (left := until - time.monotonic()) > 0:
         try:
-            return await asyncio.wait_for(ask(replace(call, left=left)), left)
+            return await asyncio.wait_for(ask(replace(call, left=left, sent=time.time())), left)
         except TimeoutError:
             break
         except BackPressureError:
             raise Full(f"{who} has more to do than it may take on; try again later") from None
         except (RayError, RayServeException) as error:
-            if of_chunk(error) == "raised":
+            fault = of_chunk(error)
+            deaths += fault == "died"
+            if fault == "raised":
                 raise Down(f"{who} failed ({type(error).__name__})") from error
+        except Exception as error:  # by gRPC what a replica raises comes as it is
+            raise Down(f"{who} failed ({type(error).__name__})") from error
+        if deaths == TRIES:
+            raise Down(f"{who} died over it {TRIES} times; try again later, or send samples one by one")
         await asyncio.sleep(PAUSE)
-    else:
-        raise Down(f"{who} died over it {TRIES} times; try again later, or send samples one by one")
     raise Late(f"{who} did not answer in time; allow more, or send less at once")
 
 

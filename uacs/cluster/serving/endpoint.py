@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -23,7 +23,7 @@ from uacs.cluster.runs import refuse_other_models
 from uacs.cluster.serving import intake
 from uacs.cluster.serving.calls import through
 from uacs.cluster.serving.cascade import Cascade
-from uacs.cluster.serving.intake import Wanted
+from uacs.cluster.serving.intake import Most, Wanted
 from uacs.cluster.serving.keys import Keys
 from uacs.cluster.serving.openapi import responses
 from uacs.cluster.serving.service import Service, kind
@@ -35,6 +35,7 @@ from uacs.cluster.serving.web import PAGE, SAFE, api, id_of, problem, respond
 from uacs.errors import BadInput, UacsError, reason
 
 MIB = 2**20
+Read = Callable[[Request, str, Most, Sequence[str]], Awaitable[Wanted]]
 
 log = logging.getLogger("ray.serve")
 
@@ -66,6 +67,8 @@ class Endpoint:
     ):
         self.settings, self.about, self.limits = settings, about, settings.limits
         self.keys = Keys(settings.keys) if settings.keys else None
+        form, json = (int(mib * MIB) for mib in (settings.limits.body_mib, settings.limits.json_mib))
+        self.most = Most(form, min(form, json), settings.limits.samples)
         again = through(verifier) if verifier else None
         cascade = Cascade(through(small), through(large), again, settings.chunk_size, about.dataset)
         identity = about.identity
@@ -92,11 +95,15 @@ class Endpoint:
         except (KeyError, ValidationError, UacsError) as error:
             if self.thresholds is None:
                 raise BadInput(f"user_config: thresholds: {reason(error)}") from error
-            self.refused = f"new thresholds were refused ({reason(error)}); those from before hold"
+            said = f"new thresholds were refused ({reason(error)}); those from before hold"
+            self.refused = f"{said}, but no replica can begin with what was sent: deploy others"
             log.error("thresholds refused", extra={"why": self.refused})
             return
         self.thresholds, self.refused = thresholds, None
         self.watch.calibrated(thresholds.reference)
+
+    async def check_health(self) -> None:
+        """The event loop answers; that is all there is to it."""
 
     async def traffic_seen(self) -> dict[str, float]:
         """What came to this replica lately, for whoever decides how many replicas of a model there are."""
@@ -122,7 +129,7 @@ class Endpoint:
         """Whether both models can answer, the small one alone (degraded), or none (503); needs no key."""
         small, large = await self.states.up("small"), await self.states.up("large")
         status = "down" if not small else "ok" if large else "degraded"
-        found = wire.Health(status=status, small=small, large=large, note=self.refused)
+        found = wire.Health(status=status, small=small, large=large, note=self.refused or self.states.fault)
         return respond(found, 503 if status == "down" else 200)
 
     @api.get("/", include_in_schema=False)
@@ -168,22 +175,19 @@ class Endpoint:
         return self.thresholds
 
     async def _single(self, request: Request, request_id: str) -> wire.Answer:
-        read = intake.single(request, request_id, int(self.limits.body_mib * MIB), self.settings.clip_roots)
-        (answer,) = await self._answered(read, request_id)
+        (answer,) = await self._answered(intake.single, request, request_id)
         if answer.status == "error":
             raise Unreadable(answer.error or "it has no answer")
         return answer
 
     async def _batch(self, request: Request, request_id: str) -> wire.BatchAnswer:
-        most, samples = int(self.limits.body_mib * MIB), self.limits.samples
-        read = intake.batch(request, request_id, most, samples, self.settings.clip_roots)
-        return wire.BatchAnswer(request_id=request_id, results=await self._answered(read, request_id))
+        return wire.BatchAnswer(request_id=request_id, results=await self._answered(intake.batch, request, request_id))
 
-    async def _answered(self, read: Awaitable[Wanted], request_id: str) -> list[wire.Answer]:
+    async def _answered(self, read: Read, request: Request, request_id: str) -> list[wire.Answer]:
         started, thresholds = time.monotonic(), self._set()
         try:
             async with asyncio.timeout(self.limits.deadline):
-                wanted = await read
+                wanted = await read(request, request_id, self.most, self.settings.clip_roots)
         except TimeoutError:
             raise Late("the request itself took longer to arrive than it may take to be answered") from None
         seconds = min(wanted.budget.deadline or math.inf, self.limits.deadline) - (time.monotonic() - started)

@@ -1,10 +1,10 @@
 """The large model, or a verifier, for the endpoint: calls that wait are read together; each is back in time."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from ray import serve
 
 from uacs.cascade.routing import second_look
 from uacs.cluster.serving import footage
-from uacs.cluster.serving.calls import LargeCall, LargeReply
+from uacs.cluster.serving.calls import LargeCall, LargeReply, until
 from uacs.cluster.serving.scaling import Outlook
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
@@ -21,14 +21,17 @@ from uacs.mllm import LargeModel, MllmSettings, build
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
 
 STUCK = 900.0  # seconds over one batch after which a replica is taken for lost
-ON_THE_WAY = 0.05  # seconds before a deadline at which what there is goes back
+
+
+log = logging.getLogger("ray.serve")
 
 
 class Pending:
     """A call and what has been answered of it. The model's thread writes, and the call reads at its deadline."""
 
     def __init__(self, call: LargeCall):
-        self.call, self.until = call, time.monotonic() + call.left - ON_THE_WAY
+        self.call, self.until = call, until(call)
+        self.gone = False
         self.large: dict[int, LargeOutput] = dict(enumerate(call.chunk.large or ()))
         self.verify: dict[int, LargeOutput] = {}
 
@@ -37,8 +40,8 @@ class Pending:
 
     @property
     def left(self) -> float:
-        """Seconds until what there is goes back."""
-        return self.until - time.monotonic()
+        """Seconds until what there is goes back; 0 where nobody waits for it."""
+        return 0.0 if self.gone else self.until - time.monotonic()
 
     def reply(self) -> LargeReply:
         """An answer a sample: its own, or that there was no time for it."""
@@ -65,7 +68,7 @@ class Expert:
         self.most = settings.batch_size
         self.outlook = Outlook()
         self.sizes = batches(serve.get_replica_context().deployment)
-        self.turns = Turns(self._answer, self.most, self._worked)
+        self.turns = Turns(self._answer, self.most)
 
     def check_health(self) -> None:
         """Raise if the model has not come back for long: Serve then builds another replica."""
@@ -82,16 +85,23 @@ class Expert:
     async def answer(self, call: LargeCall) -> LargeReply:
         """Stage 2 for the chunk and stage 3 for those that are due, or what there is of it at the deadline."""
         pending = Pending(call)
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self.turns(pending), max(pending.left, 0))
-        return pending.reply()
+        except TimeoutError:
+            pass
+        finally:
+            reply, pending.gone = pending.reply(), True
+        return reply
 
     def _answer(self, calls: list[Pending]) -> list[None]:
-        rows = [(call, i) for call in calls if call.left > 0 for i in range(len(call))]
+        rows = [(call, i) for call in calls for i in range(len(call))]
         for wanted in (False, True):  # stage 3 alone, of a verifier's calls
             chosen = [row for row in rows if (row[0].call.chunk.large is not None) == wanted]
             for k in range(0, len(chosen), self.most):
-                self._guarded(chosen[k : k + self.most])
+                if now := [row for row in chosen[k : k + self.most] if row[0].left > 0]:
+                    began = time.monotonic()
+                    self._guarded(now)
+                    self._worked(len(now), time.monotonic() - began)
         return [None] * len(calls)
 
     def _guarded(self, rows: list[Row]) -> None:
@@ -103,10 +113,12 @@ class Expert:
                 os._exit(1)  # its GPU answers nothing any more; Serve builds another, the call is made again
             if len(rows) > 1:
                 for row in rows:
-                    self._guarded([row])
+                    if row[0].left > 0:
+                        self._guarded([row])
                 return
             ((call, i),) = rows
-            said = f"sample '{call.call.chunk.samples[i].sample_id}': the model failed ({reason(error)})"
+            log.error("the model failed", extra={"error": type(error).__name__, "why": reason(error)})
+            said = f"sample '{call.call.chunk.samples[i].sample_id}': the model failed ({type(error).__name__})"
             which = call.verify if call.call.chunk.large is not None else call.large
             which[i] = LargeOutput(status="unavailable", error=said)
 
@@ -140,8 +152,8 @@ class Expert:
             return wanted & np.array([call.left > 0 for call, _ in now])
 
         large, looked = self.model.answer_and_verify(samples, small, due)
-        for (call, i), second, third in zip(rows, large, looked, strict=True):
-            call.large[i] = second
+        for (call, i), sample, second, third in zip(rows, samples, large, looked, strict=True):
+            call.large[i] = footage.without_path(second, sample)
             if third.status != NOT_ASKED.status:
                 call.verify[i] = third
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from uacs.data.extract import EXTRACTORS, Extractor
 from uacs.data.media import Limits, decode
 from uacs.data.prepared import FeatureInfo
-from uacs.errors import BadInput
-from uacs.records import Sample
+from uacs.errors import BadInput, shown
+from uacs.records import LargeOutput, Sample
 
 
 def extractor(features: Mapping[str, FeatureInfo]) -> Extractor | None:
@@ -50,4 +50,15 @@ def on_disk(samples: Sequence[Sample], media: Mapping[int, bytes]) -> Iterator[l
 
 def told(error: BadInput, sample: Sample) -> str:
     """What is wrong with a sample's footage, as its sender may read it: without our paths."""
-    return f"sample '{sample.sample_id}': clip: {str(error).removeprefix(f'{sample.clip}: ')}"
+    return f"sample '{sample.sample_id}': clip: {str(error).removeprefix(f'{_named(sample)}: ')}"
+
+
+def without_path(output: LargeOutput, sample: Sample) -> LargeOutput:
+    """A large model's output whose error does not say where we keep the sample's footage."""
+    if output.error is None or sample.clip is None:
+        return output
+    return replace(output, error=output.error.replace(_named(sample), "clip"))
+
+
+def _named(sample: Sample) -> str:
+    return shown(str(sample.clip), most=500)

@@ -3,16 +3,19 @@
 Nothing of a request is opened or decoded here but JSON and multipart/form-data; a clip stays the bytes that it is.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from uacs.cluster.serving import roots
@@ -25,6 +28,7 @@ from uacs.wire import BatchRequest, Budget, Clip, Name, Request
 Model = TypeVar("Model", bound=BaseModel)
 JSON, FORM = "application/json", "multipart/form-data"
 FIELDS = 8
+LONG = 2**16  # bytes of JSON
 LONGEST_FIELD = 2**20  # bytes of a form's field that is no file
 
 
@@ -46,25 +50,50 @@ class Wanted:
     faults: dict[int, str]
 
 
-async def single(request: HttpRequest, request_id: str, most: int, allowed: Sequence[str]) -> Wanted:
-    """The one sample of POST /v1/predict; raises `Unreadable`, or `TooLarge` for a body of more than `most` bytes."""
+@dataclass(frozen=True)
+class Most:
+    """What a request may bring: bytes as a form and as JSON, and samples in a batch."""
+
+    form: int
+    json: int
+    samples: int
+
+
+async def single(request: HttpRequest, request_id: str, most: Most, allowed: Sequence[str]) -> Wanted:
+    """The one sample of POST /v1/predict; raises `Unreadable`, or `TooLarge` for a longer body than may be."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM:
-        form = await _form(request, most)
+        _refuse_charset(request)
+        form = await _form(request, most.form)
         footage = form.pop("clip", None)
         said = _valid(Form, form, strict=False)
         clip = Clip(sample_id=said.sample_id, text=said.text)
         media = {0: footage} if footage else {}
         return Wanted([_sample(clip, request_id, allowed, bool(media))], media, said, {})
     if kind == JSON:
-        asked = _valid(Request, _json(await _body(request, most)))
-        return Wanted([_sample(asked, request_id, allowed, False)], {}, asked, {})
+        body = await _body(request, most.json)
+        return await _aside(body, lambda: _single(body, request_id, allowed))
     raise Unreadable(f"content-type: '{shown(kind)}'; send {JSON} or {FORM}")
 
 
-async def batch(request: HttpRequest, request_id: str, most: int, samples: int, allowed: Sequence[str]) -> Wanted:
+async def batch(request: HttpRequest, request_id: str, most: Most, allowed: Sequence[str]) -> Wanted:
     """The samples of POST /v1/predict/batch, of which some may be at fault; raises as `single` does."""
-    content = _json(await _body(request, most))
+    body = await _body(request, most.json)
+    return await _aside(body, lambda: _batch(body, request_id, most.samples, allowed))
+
+
+async def _aside(body: bytes, work: Callable[[], Wanted]) -> Wanted:
+    """A long body is read in a thread, beside other requests."""
+    return await asyncio.to_thread(work) if len(body) > LONG else work()
+
+
+def _single(body: bytes, request_id: str, allowed: Sequence[str]) -> Wanted:
+    asked = _valid(Request, _json(body))
+    return Wanted([_sample(asked, request_id, allowed, False)], {}, asked, {})
+
+
+def _batch(body: bytes, request_id: str, samples: int, allowed: Sequence[str]) -> Wanted:
+    content = _json(body)
     listed = content.get("samples") if isinstance(content, dict) else None
     if not isinstance(listed, list) or not listed:
         raise Unreadable('samples: expected a list of one sample or more, as {"samples": [{"text": "..."}]}')
@@ -81,6 +110,13 @@ async def batch(request: HttpRequest, request_id: str, most: int, samples: int, 
             wanted.append(Sample(readable(given[:200]) if isinstance(given, str) and given else name))
             faults[i] = str(fault)
     return Wanted(wanted, {}, Budget(max_stage=budget.max_stage, deadline=budget.deadline), faults)
+
+
+def _refuse_charset(request: HttpRequest) -> None:
+    """Refuse fields in another encoding than UTF-8: there are some that take minutes to decode."""
+    _, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise Unreadable("content-type: fields are read as UTF-8; leave charset away")
 
 
 def _sample(clip: Clip, name: str, allowed: Sequence[str], media: bool) -> Sample:
@@ -114,11 +150,14 @@ async def _counted(request: HttpRequest, most: int) -> AsyncGenerator[bytes, Non
     if (claimed := request.headers.get("content-length", "")).isdigit() and int(claimed[:20]) > most:
         raise over
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise over
-        yield part
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise over
+            yield part
+    except ClientDisconnect:
+        raise Unreadable("the request ended before its body did") from None
 
 
 async def _form(request: HttpRequest, most: int) -> dict[str, Any]:
@@ -158,9 +197,11 @@ def _valid(model: type[Model], content: object, strict: bool = True) -> Model:
     try:
         if not isinstance(content, dict):
             raise Unreadable(f"expected an object, as {json.dumps({'text': 'I loved it.'})}")
+        if unknown := content.keys() - model.model_fields.keys():
+            name = shown(min(unknown, key=str))
+            raise Unreadable(f"{name}: unknown; there is {', '.join(model.model_fields)}")
         return model.model_validate(content, strict=strict)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(shown(str(part)) for part in first["loc"][:4])
-        known = f"; there is {', '.join(model.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise Unreadable(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}{known}") from None
+        raise Unreadable(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None

@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from ray import serve
 from ray.serve import Application
@@ -14,7 +15,7 @@ from uacs.cluster.resources import nodes_of_ray
 from uacs.cluster.serving.application import application
 from uacs.cluster.serving.keys import Keys
 from uacs.cluster.serving.settings import EndpointSettings
-from uacs.cluster.session import ray_session
+from uacs.cluster.session import note_serve, ray_session
 from uacs.errors import BadInput, Refused, reason
 
 NAME = "uacs"
@@ -23,7 +24,7 @@ NAME = "uacs"
 def run(settings: EndpointSettings, host: str, port: int, told: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; what has been taken is finished. `told` hears the address once it answers.
 
-    Raises `Refused` where a Serve without HTTP, or an endpoint, is there already.
+    Raises `Refused` where an endpoint is there already, or a Serve that listens elsewhere or to nobody.
     """
     if settings.keys:
         Keys(settings.keys)
@@ -32,20 +33,27 @@ def run(settings: EndpointSettings, host: str, port: int, told: Callable[[str], 
         _refuse_small(settings)
         start_http(host, port)
         if NAME in serve.status().applications:
-            raise Refused(
-                f"an application '{NAME}' runs on this cluster; `uacs deploy` changes it, `serve delete` ends it"
-            )
-        stop = threading.Event()
-        before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+            there = f"an application '{NAME}' runs on this cluster"
+            raise Refused(f"{there}; `uacs deploy` changes it, `serve delete {NAME}` ends it")
         try:
             _deploy(built)
             told(f"http://{host}:{port}")
-            while not stop.wait(0.5):
-                pass
+            _wait_for_end()
         finally:
-            serve.delete(NAME)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            with suppress(TimeoutError):  # replicas that finish what they have go on their own
+                serve.delete(NAME)
+
+
+def _wait_for_end() -> None:
+    """Until SIGINT or SIGTERM."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not stop.wait(0.5):
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _deploy(built: Application) -> None:
@@ -69,6 +77,7 @@ def why_not(app: str) -> str | None:
 
 def start_http(host: str, port: int) -> None:
     """Serve with a proxy on this node's address; raises `Refused` if one runs elsewhere, or without any."""
+    note_serve()
     serve.start(
         proxy_location="HeadOnly",
         http_options=HTTPOptions(host=host, port=port),
@@ -76,6 +85,9 @@ def start_http(host: str, port: int) -> None:
     )
     if not serve.status().proxies:
         raise Refused("the Serve that runs on this cluster has no HTTP; end the evaluation that started it, or wait")
+    there = serve.context._get_global_client().http_config  # Serve keeps its first, with no more than a warning
+    if (there.host, there.port) != (host, port):
+        raise Refused(f"the Serve that runs on this cluster listens on {there.host}:{there.port}; name these")
 
 
 def _refuse_small(settings: EndpointSettings) -> None:

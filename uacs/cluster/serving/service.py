@@ -26,7 +26,7 @@ class Service:
     """Answers requests by one set of thresholds after another.
 
     strict: a lost stage is no answer, but the trouble that it is. shadow is the share of accepted samples that the
-    large model is shown besides, one at a time, after their answers are out.
+    large model is shown besides, at most: one at a time, and of a request one.
     """
 
     def __init__(self, cascade: Cascade, models: Models, strict: bool, shadow: float):
@@ -69,21 +69,21 @@ class Service:
         accepted = np.flatnonzero(~answered.escalated & np.isfinite(answered.decision.prediction))
         drawn = [int(k) for k in accepted if random.random() < self.shadow]
         if drawn:
-            k = drawn[0]
+            k = random.choice(drawn)
             shown = {0: media[k]} if k in media else {}
             self._showing = asyncio.create_task(self._shown(samples[k], shown, answered, k))
 
     async def _shown(self, sample: Sample, media: Media, answered: Answered, k: int) -> None:
         try:
             large = await self.cascade.show(sample, media, answered.small[k], SHOWN)
-        except Trouble as trouble:
-            log.info("shadow", extra={"lost": kind(trouble)})
+        except Exception as error:  # nobody waits for it
+            log.info("shadow", extra={"lost": type(error).__name__})
             return
         self.watch.shadowed(answered.small[k].output.y, large.y)
 
 
 def kind(trouble: Trouble) -> str:
-    """Full, down or late, as metrics have it.
+    """A trouble's name, as metrics have it: full, down, late, unreadable, nokey, toolarge.
 
     >>> from uacs.cluster.serving.trouble import Late
     >>> kind(Late())

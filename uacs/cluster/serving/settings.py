@@ -27,7 +27,8 @@ class Pool(Strict):
 class Limits(Strict):
     """What a request may bring and cost."""
 
-    body_mib: float = Field(32, gt=0, description="MiB of a request, its clip included")
+    body_mib: float = Field(32, gt=0, description="MiB of a form, its clip included")
+    json_mib: float = Field(16, gt=0, description="MiB of a request that is JSON")
     samples: int = Field(256, ge=1, description="samples of a batch")
     clip_seconds: float = Field(300, gt=0, description="of footage")
     clip_mib: float = Field(1024, gt=0, description="MiB that a clip may take decoded")
@@ -50,8 +51,8 @@ class EndpointSettings(Strict):
     verifier_settings: MllmSettings | None = Field(None, description="the verifier's, where they are not the same")
     endpoint_pool: Pool = Field(Pool(queue=32), description="replicas that speak HTTP")
     small_pool: Pool = Field(Pool(queue=256), description="replicas of the UBM")
-    large_pool: Pool = Field(Pool(), description="replicas of the large model")
-    verifier_pool: Pool = Field(Pool(), description="replicas of the verifier, where there is one")
+    large_pool: Pool = Field(Pool(queue=24), description="replicas of the large model")
+    verifier_pool: Pool = Field(Pool(queue=24), description="replicas of the verifier, where there is one")
     chunk_size: int = Field(32, ge=1, description="unsure samples that go to the large model in one call")
     limits: Limits = Limits()
     lost_stage: Literal["degraded", "error"] = Field(
@@ -60,4 +61,6 @@ class EndpointSettings(Strict):
     )
     keys: str | None = Field(None, description="file of `uacs key`; without one anybody may ask")
     clip_roots: list[str] = Field([], description="folders and URIs under which a request may name footage")
-    shadow: float = Field(0, ge=0, le=1, description="share of accepted clips that the large model is shown besides")
+    shadow: float = Field(
+        0, ge=0, le=1, description="share of accepted clips, at most, that the large model is shown besides"
+    )

@@ -1,20 +1,24 @@
 """The small model on Ray Serve: requests that come together are answered together."""
 
 import asyncio
+import logging
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs.cluster.serving import footage
-from uacs.cluster.serving.calls import SmallAnswer, SmallCall
+from uacs.cluster.serving.calls import SmallAnswer, SmallCall, until
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
 from uacs.data.media import Limits
-from uacs.errors import BadInput, UacsError, reason
+from uacs.errors import BadInput, reason
 from uacs.records import Sample, SmallOutput, transcript
 
 NAN = float("nan")
+
+log = logging.getLogger("ray.serve")
 STUCK = 120.0  # seconds over one batch or clip, after which a replica is taken for lost
 
 
@@ -39,6 +43,10 @@ class Clips:
         return len(self.call)
 
 
+class Failed(SmallOutput):
+    """What the model raised over, which may be its fault."""
+
+
 class Small:
     """One copy of the UBM. What it says of a sample is what `SmallPredictor` says, as anywhere else.
 
@@ -52,7 +60,8 @@ class Small:
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features
         self.extractor = footage.extractor(self.reads)
-        self.turns = Turns(self._together, settings.batch_size, batches("small"))
+        self.turns = Turns(self._together, settings.batch_size)
+        self.sizes = batches("small")
         self.decoding = Turns(self._decoded, 1)
         self.predictor.predict([Sample("first", text="the first answer takes longest")])
 
@@ -65,16 +74,21 @@ class Small:
         """An answer a sample, in order. One that cannot be read says why, and does not touch the others."""
         samples, faults = list(call.samples), dict[int, str]()
         if call.media or any(sample.clip for sample in samples):
-            samples, faults = await self.decoding(Clips(call, time.monotonic() + call.left))
+            samples, faults = await self.decoding(Clips(call, until(call)))
         known = [i for i in range(len(samples)) if i not in faults]
         cuts = [known[k : k + self.batch_size] for k in range(0, len(known), self.batch_size)]
         outputs = await asyncio.gather(*(self.turns([samples[i] for i in cut]) for cut in cuts))
         by_place = dict(zip(known, (output for batch in outputs for output in batch), strict=True))
         by_place |= {i: _unread(fault) for i, fault in faults.items()}
-        return [SmallAnswer(by_place[i], self._missing(sample)) for i, sample in enumerate(samples)]
+        return [
+            SmallAnswer(by_place[i], self._missing(sample), isinstance(by_place[i], Failed))
+            for i, sample in enumerate(samples)
+        ]
 
     def _together(self, calls: list[list[Sample]]) -> list[list[SmallOutput]]:
-        outputs = iter(self._predict([sample for call in calls for sample in call]))
+        began, samples = time.monotonic(), [sample for call in calls for sample in call]
+        outputs = iter(self._predict(samples))
+        self.sizes(len(samples), time.monotonic() - began)
         return [[next(outputs) for _ in call] for call in calls]
 
     def _predict(self, samples: list[Sample]) -> list[SmallOutput]:
@@ -82,9 +96,12 @@ class Small:
         try:
             return self.predictor.predict(samples)
         except Exception as error:
+            if "CUDA error" in str(error):
+                os._exit(1)  # its GPU answers nothing any more; Serve builds another, calls are made again
             if len(samples) == 1:
-                why = reason(error) if isinstance(error, UacsError) else f"{type(error).__name__}: {reason(error)}"
-                return [_unread(f"sample '{samples[0].sample_id}': the UBM failed over it ({why}); mend it")]
+                log.error("the UBM failed", extra={"error": type(error).__name__, "why": reason(error)})
+                said = f"sample '{samples[0].sample_id}': the UBM failed over it ({type(error).__name__})"
+                return [Failed(NAN, NAN, (NAN, NAN, NAN), error=said)]
             return [self._predict([sample])[0] for sample in samples]
 
     def _decoded(self, calls: list[Clips]) -> list[tuple[list[Sample], dict[int, str]]]:
@@ -100,7 +117,8 @@ class Small:
                 try:
                     if time.monotonic() > until:
                         raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
-                    samples[i] = footage.featured(sample, self.extractor, self.reads.keys(), self.limits)
+                    limits = replace(self.limits, clock=min(self.limits.clock, until - time.monotonic()))
+                    samples[i] = footage.featured(sample, self.extractor, self.reads.keys(), limits)
                 except BadInput as error:
                     faults[i] = footage.told(error, sample)
         return samples, faults

@@ -6,21 +6,33 @@ import time
 from ray import serve
 
 FRESH = 1.0  # seconds that an account holds
+WAIT = 2.0  # seconds that Serve may take to give it; then the last one holds, and `fault` says so
 
 
 class States:
-    """The states of the application's deployments, asked for at most once a second."""
+    """The states of the application's deployments, asked for at most once a second, by one at a time."""
 
     def __init__(self) -> None:
         self._app = serve.get_replica_context().app_name
         self._found: dict[str, bool] = {}
         self._at = -FRESH
+        self._asking: asyncio.Task | None = None
+        self.fault: str | None = None
 
     async def up(self, deployment: str) -> bool:
         """Whether a replica of it runs."""
         if time.monotonic() - self._at > FRESH:
-            self._found, self._at = await asyncio.to_thread(self._read), time.monotonic()
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask())
+            await asyncio.wait([self._asking], timeout=WAIT)
+            self.fault = None if self._asking.done() else "Serve's controller does not say who runs: this was before"
         return self._found.get(deployment, False)
+
+    async def _ask(self) -> None:
+        try:
+            self._found, self._at = await asyncio.to_thread(self._read), time.monotonic()
+        except Exception as error:
+            self.fault = f"Serve's controller does not answer ({type(error).__name__})"
 
     def _read(self) -> dict[str, bool]:
         app = serve.status().applications.get(self._app)

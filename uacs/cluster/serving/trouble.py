@@ -33,7 +33,7 @@ class NoKey(Trouble):
 
 
 class TooLarge(Trouble):
-    """More bytes, samples or seconds of footage than may be sent at once."""
+    """More bytes or samples than may be sent at once."""
 
     code = 413
 

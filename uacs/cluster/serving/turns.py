@@ -21,16 +21,15 @@ class Turns(Generic[Call, Reply]):
     """Has `work` do lists of calls in a thread, one list at a time, each of `most` samples or of one call alone.
 
     A call's length is its samples. One that is cancelled while it waits is left out. An exception of `work` is that
-    of all calls in its list. `told` hears how many samples each list has, and the seconds that it took.
+    of all calls in its list.
     """
 
     def __init__(
         self,
         work: Callable[[list[Call]], list[Reply]],
         most: int,
-        told: Callable[[int, float], None] = lambda samples, seconds: None,
     ):
-        self.work, self.most, self.told = work, most, told
+        self.work, self.most = work, most
         self._thread = ThreadPoolExecutor(1, "model")
         self._waiting: deque[tuple[Call, asyncio.Future]] = deque()
         self._at_work: asyncio.Task | None = None
@@ -39,10 +38,16 @@ class Turns(Generic[Call, Reply]):
     async def __call__(self, call: Call) -> Reply:
         """The reply to a call, when its turn has come."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, future))
+        waiting = call, future
+        self._waiting.append(waiting)
         if self._at_work is None:
             self._at_work = asyncio.create_task(self._work())
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # its turn has come
+                self._waiting.remove(waiting)
+            raise
 
     def check(self, most: float) -> None:
         """Raise if the model has been at one list for more than so many seconds: it may never come back."""
@@ -51,22 +56,28 @@ class Turns(Generic[Call, Reply]):
             raise RuntimeError(f"at one batch for {time.monotonic() - since:.0f} seconds")
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while chosen := self._next():
-            calls, futures = [call for call, _ in chosen], [future for _, future in chosen]
-            self._since = time.monotonic()
-            try:
-                replies = await loop.run_in_executor(self._thread, self.work, calls)
-                for future, reply in zip(futures, replies, strict=True):
-                    if not future.done():
-                        future.set_result(reply)
-            except Exception as error:
-                for future in futures:
-                    with suppress(asyncio.InvalidStateError):
-                        future.set_exception(error)
-            self.told(sum(map(len, calls)), time.monotonic() - self._since)
-            self._since = None
-        self._at_work = None
+        try:
+            while chosen := self._next():
+                self._since = time.monotonic()
+                await self._done([call for call, _ in chosen], [future for _, future in chosen])
+                self._since = None
+        finally:
+            self._at_work = self._since = None
+
+    async def _done(self, calls: list[Call], futures: list[asyncio.Future]) -> None:
+        """Have a list done; whatever comes of it, nobody is left waiting."""
+        try:
+            replies = await asyncio.get_running_loop().run_in_executor(self._thread, self.work, calls)
+            for future, reply in zip(futures, replies, strict=True):
+                if not future.done():
+                    future.set_result(reply)
+        except BaseException as error:
+            fault = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            for future in futures:
+                if not future.done():
+                    future.set_exception(fault)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     def _next(self) -> list[tuple[Call, asyncio.Future]]:
         """The calls whose turn it is; none if none waits."""

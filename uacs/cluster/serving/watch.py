@@ -31,7 +31,7 @@ METRICS = {
     "uacs_drift_alarm": (Gauge, ()),
     "uacs_shadow": (Counter, ("agrees",)),
 }
-"""Kind and tags by name; `docs/serving.md` says what each means."""
+"""Kind and tags by name; `ABOUT` says what each means."""
 
 ABOUT = {
     "uacs_requests": "Requests by what they asked and how HTTP answered.",
