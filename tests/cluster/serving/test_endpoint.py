@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
+import ray
 
+from tests.cluster.chaos import wait_until
 from tests.cluster.serving.conftest import serving
 from uacs.client import Client, Unanswered
 from uacs.cluster.runs import Run
@@ -156,3 +158,17 @@ def test_the_client_says_what_it_cannot_send(client, tmp_path):
 def test_a_sample_of_ours_may_be_sent_as_it_is(client, samples):
     bare = replace(samples[0], clip=None)
     assert client.predict_batch([bare])[0].missing == []
+
+
+def test_the_log_has_a_line_a_request_and_no_word_of_it(client):
+    secret = "nobody may read this sentence"
+    answer = client.predict(secret, sample_id="of-a-person")
+    with pytest.raises(Unanswered):
+        client.predict(secret, clip=b"no clip")
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
+
+    def lines():
+        return "\n".join(path.read_text(errors="replace") for path in logs.glob("*.log")).splitlines()
+
+    wait_until(lambda: any(answer.request_id in line and '"code": 200' in line for line in lines()), 20)
+    assert not [line for line in lines() if secret in line or "of-a-person" in line]

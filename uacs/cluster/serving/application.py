@@ -10,6 +10,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
+from ray.serve.schema import LoggingConfig
 
 from uacs import mllm
 from uacs.cascade.thresholds import Thresholds
@@ -111,6 +112,7 @@ def _deployment(what: type, name: str, settings: EndpointSettings, pool: Pool, a
         graceful_shutdown_wait_loop_s=0.5,
         max_constructor_retry_count=2,
         max_surge_percent=0 if pool.gpus else 100,  # the old answer until the new do; a GPU to spare is rare
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
         ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus},
     )
 

@@ -48,6 +48,7 @@ async def _not_ours(request: Request, error: HTTPException) -> Response:
 
 
 def respond(content: BaseModel, code: int, headers: dict[str, str] | None = None) -> Response:
+    """A model as JSON."""
     return Response(content.model_dump_json(), code, headers, media_type="application/json")
 
 
