@@ -29,7 +29,8 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def url(tiny_demo):
-    with endpoint(tiny_demo[0], "--set", "limits.deadline=20") as found:
+    room = ["limits.deadline=20", "limits.requests=256", "endpoint_pool.queue=256", "large_pool.queue=64"]
+    with endpoint(tiny_demo[0], *(word for setting in room for word in ("--set", setting))) as found:
         yield found
 
 
