@@ -22,15 +22,21 @@ class Work:
         return [len(call) for call in calls]
 
 
+async def begun(turns, work, call):
+    """The task of a call that the model is at work on."""
+    task = asyncio.create_task(turns(call))
+    while not work.seen:
+        await asyncio.sleep(0.001)
+    return task
+
+
 def run(calls, most=4, cancelled=()):
     """Make all calls while the model is at work on a first one; returns what it saw and the replies."""
 
     async def all_of_them():
         work = Work()
         turns = Turns(work, most)
-        tasks = [asyncio.create_task(turns("first"))]
-        while not work.seen:
-            await asyncio.sleep(0.001)
+        tasks = [await begun(turns, work, "first")]
         tasks += [asyncio.create_task(turns(call)) for call in calls]
         await asyncio.sleep(0.01)
         for i in cancelled:
@@ -64,9 +70,7 @@ def test_what_is_cancelled_is_let_go_of_at_once():
     async def held():
         work = Work()
         turns = Turns(work, 4)
-        first = asyncio.create_task(turns("first"))
-        while not work.seen:
-            await asyncio.sleep(0.001)
+        first = await begun(turns, work, "first")
         tasks = [asyncio.create_task(turns("footage")) for _ in range(50)]
         await asyncio.sleep(0.01)
         for task in tasks:
@@ -109,9 +113,7 @@ def test_a_model_that_does_not_come_back_is_told_and_one_that_did_is_well():
     async def stuck():
         work = Work()
         turns = Turns(work, 4)
-        task = asyncio.create_task(turns("a"))
-        while not work.seen:
-            await asyncio.sleep(0.001)
+        task = await begun(turns, work, "a")
         await asyncio.sleep(0.02)
         turns.check(5.0)
         with pytest.raises(RuntimeError, match="at one batch"):
