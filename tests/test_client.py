@@ -85,6 +85,18 @@ def test_serve_s_own_word_that_it_is_full_is_understood(pauses):
     assert told.value.code == 503 and len(pauses) == 1
 
 
+def test_a_proxy_that_lost_the_replica_it_asked_is_asked_again_and_an_endpoint_at_fault_is_not(pauses):
+    proxy = httpx2.Response(500, headers={"Content-Type": "text/plain"}, content=b"Internal Server Error")
+    with pytest.raises(Unanswered, match="more to do"):
+        client(proxy, httpx2.Response(422, json=PROBLEM)).info()
+    assert len(pauses) == 1
+    with pytest.raises(Unanswered, match="full, or starting"):
+        client(proxy, retries=0).info()
+    with pytest.raises(Unanswered, match="more to do"):
+        client(httpx2.Response(500, json=PROBLEM)).info()
+    assert len(pauses) == 1
+
+
 def test_what_is_no_endpoint_is_said():
     with pytest.raises(Unanswered, match="is that an endpoint of U-ACS"):
         client(info()).info()

@@ -126,7 +126,7 @@ class Client:
                     raise Unanswered(f"{self._url}: nobody answers there ({reason(error)}); is it up?", 0) from None
                 pause = 1.0
             else:
-                if response.status_code not in AGAIN or not retries:
+                if not retries or not _passing(response):
                     return response
                 asked = response.headers.get("retry-after", "1")
                 pause = min(float(asked), LONGEST_PAUSE) if asked.isdigit() else 1.0
@@ -140,10 +140,16 @@ class Client:
             told = wire.Problem.model_validate_json(response.content)
             raise Unanswered(told.error, response.status_code, told.request_id)
         except ValidationError:
-            if response.status_code in AGAIN:  # of Serve itself, which speaks plain text
+            if _passing(response):
                 raise Unanswered("full, or starting; try again later", response.status_code) from None
             said = f"{self._url}: {response.status_code}, '{shown(response.text)}'; is that an endpoint of U-ACS?"
             raise Unanswered(said, response.status_code) from None
+
+
+def _passing(response: httpx2.Response) -> bool:
+    """Whether another try may be answered. HAProxy has a 500 in plain text where the replica that it asks is gone."""
+    proxy = response.status_code == 500 and response.headers.get("content-type") == "text/plain"
+    return proxy or response.status_code in AGAIN
 
 
 def _plain(sample: wire.Clip | Sample | dict) -> dict:

@@ -25,11 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--ha-proxy", action="store_true", help="with RAY_SERVE_ENABLE_HA_PROXY")
+    parser.add_argument("--ha-proxy", action="store_true", help="uacs serve --ha-proxy")
     options = parser.parse_args()
     bodies = of_demo(options.demo)
-    proxy = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"} if options.ha_proxy else {}
-    with endpoint(options.demo, "--set", f"limits.deadline={DEADLINE}", **proxy) as url:
+    proxy = ["--ha-proxy"] if options.ha_proxy else []
+    with endpoint(options.demo, *proxy, "--set", f"limits.deadline={DEADLINE}") as url:
         asyncio.run(closed(url, bodies, 16, 5))  # warms up
         full = asyncio.run(closed(url, bodies, 16, 20))
         capacity = sum(outcome.code == 200 for outcome in full) / 20

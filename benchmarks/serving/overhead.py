@@ -23,7 +23,6 @@ from benchmarks.serving.endpoint import endpoint, free_port, process
 from uacs.data.prepared import PreparedDataset
 from uacs.ubm.predictor import SmallPredictor
 
-HA = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 MANY = 16
 
 
@@ -43,7 +42,7 @@ def main() -> None:
         servers = {
             "plain FastAPI": stack.enter_context(process(plain, f"http://127.0.0.1:{port}", "/v1/health", UBM=ubm)),
             "U-ACS": stack.enter_context(endpoint(options.demo)),
-            "U-ACS, HAProxy": stack.enter_context(endpoint(options.demo, **HA)),
+            "U-ACS, HAProxy": stack.enter_context(endpoint(options.demo, "--ha-proxy")),
         }
         rows: dict[str, list[list[float]]] = {name: [] for name in ("called", *servers)}
         for _ in range(options.rounds + 1):  # the first warms up

@@ -32,6 +32,7 @@ from uacs.cluster.serving.states import States
 from uacs.cluster.serving.trouble import Down, Late, NoKey, Trouble, Unreadable
 from uacs.cluster.serving.watch import EVERY
 from uacs.cluster.serving.web import PAGE, SAFE, api, id_of, problem, respond
+from uacs.cluster.serving.wires import close_grpc
 from uacs.errors import BadInput, UacsError, reason
 
 MIB = 2**20
@@ -65,6 +66,7 @@ class Endpoint:
         large: DeploymentHandle,
         verifier: DeploymentHandle | None,
     ):
+        close_grpc()
         self.settings, self.about, self.limits = settings, about, settings.limits
         self.keys = Keys(settings.keys) if settings.keys else None
         form, json = (int(mib * MIB) for mib in (settings.limits.body_mib, settings.limits.json_mib))

@@ -16,6 +16,7 @@ from uacs.cluster.serving.calls import LargeCall, LargeReply, until
 from uacs.cluster.serving.scaling import Outlook
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
+from uacs.cluster.serving.wires import close_grpc
 from uacs.errors import reason
 from uacs.mllm import LargeModel, MllmSettings, build
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
@@ -64,6 +65,7 @@ class Expert:
     def __init__(
         self, spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, dataset: str
     ):
+        close_grpc()
         self.model: LargeModel = build(spec, settings, score_range, language, dataset)
         self.most = settings.batch_size
         self.outlook = Outlook()

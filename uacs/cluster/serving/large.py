@@ -11,6 +11,7 @@ from ray.serve.exceptions import RayServeException
 from uacs import fingerprints
 from uacs.cluster import tally
 from uacs.cluster.resources import Resources
+from uacs.cluster.serving.wires import close_grpc
 from uacs.errors import BadInput, reason
 from uacs.mllm import MllmSettings, Towers, absolute, build_each, identity
 from uacs.mllm.adapters import chosen, is_adapter
@@ -25,6 +26,7 @@ class LargeReplica:
     """One copy of the large model. What it does with a chunk is `answer_chunk`, as anywhere else."""
 
     def __init__(self, spec: str, settings: dict, score_range: tuple[float, float], language: str):
+        close_grpc()
         self.wanted = (spec, MllmSettings.model_validate(settings), score_range, language)
         self.fault: str | None = None
         self._load()

