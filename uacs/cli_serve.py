@@ -96,13 +96,13 @@ def deploy(file: Path, address: str, timeout: float, check: bool) -> None:
     if not address.startswith(("http://", "https://")):
         raise WrongUse(f"--address {address}: expected the dashboard's, as {DASHBOARD}")
     token = _token()
-    from uacs.cluster.serving import config_file
+    from uacs.cluster.serving import config_file, rollout
 
     config = config_file.with_thresholds(config_file.read(file), file.parent)
     if check:
         print(f"{file}: nothing wrong")
         return
-    for line in config_file.deploy(config, address, timeout, lambda line: click.echo(line, err=True), token):
+    for line in rollout.deploy(config, address, timeout, lambda line: click.echo(line, err=True), token):
         print(line)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import psutil
 
 UP = 180.0  # seconds
 
@@ -55,24 +56,25 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def server(url: str) -> psutil.Process:
+    """The `uacs serve` that answers at an address."""
+    port = url.rpartition(":")[2]
+    (found,) = [p for p in psutil.process_iter() if {"serve", "--port", port} <= set(_words(p))]
+    return found
+
+
 def workers(url: str, title: str) -> list[int]:
     """Pids of the worker processes with such a title that belong to the server at that address."""
-    port = url.rpartition(":")[2]
-    listed = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
-    children: dict[int, list[tuple[int, str]]] = {}
-    for pid, parent, args in rows:
-        children.setdefault(int(parent), []).append((int(pid), args))
-    (top,) = [int(pid) for pid, _, args in rows if "uacs serve" in args and f"--port {port}" in args]
-    found, left = [], [top]
-    while left:
-        for pid, args in children.get(left.pop(), []):
-            left.append(pid)
-            found += [pid] if args.startswith(title) else []
-    return found
+    return [p.pid for p in server(url).children(recursive=True) if " ".join(_words(p)).startswith(title)]
 
 
 def resident(pids: list[int]) -> float:
     """MiB that processes have in memory together, shared pages counted in each."""
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return sum(psutil.Process(pid).memory_info().rss for pid in pids) / 2**20
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []

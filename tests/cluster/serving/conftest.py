@@ -1,10 +1,12 @@
 """One endpoint for all tests that only ask: the tiny demo's models, over real HTTP."""
 
+import sys
 from contextlib import contextmanager
 
 import pytest
 from ray import serve
 
+from tests.cluster.serving.throwaway import MODULE
 from uacs.client import Client
 from uacs.cluster.serving.application import application
 from uacs.cluster.serving.settings import EndpointSettings
@@ -55,3 +57,12 @@ def endpoint(models, tiny_demo) -> str:
 def client(endpoint) -> Client:
     with Client(endpoint) as found:
         yield found
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a module of an application and thresholds.json."""
+    monkeypatch.delitem(sys.modules, "throwaway", raising=False)
+    (tmp_path / "throwaway.py").write_text(MODULE)
+    (tmp_path / "thresholds.json").write_text('{"tau_small": 0.5, "tau_large": 0.25}')
+    return tmp_path

@@ -12,7 +12,7 @@ from ray.serve.exceptions import BackPressureError
 
 from uacs.cascade.outcomes import build, with_decision
 from uacs.cascade.thresholds import Thresholds
-from uacs.cluster.serving.calls import ON_THE_WAY, LargeCall, LargeReply, SmallAnswer, until
+from uacs.cluster.serving.calls import ON_THE_WAY, LargeCall, LargeReply, SmallAnswer, through, until
 from uacs.cluster.serving.cascade import Cascade
 from uacs.cluster.serving.trouble import Down, Full, Late
 from uacs.records import NOT_ASKED, STAGES, LargeOutput, Sample, SmallOutput
@@ -221,3 +221,19 @@ def test_a_sample_that_the_small_model_cannot_read_is_nobody_else_s_fault():
     answered = ask(small, large, n=2)
     assert answered.decision.stage.tolist() == [-1, 1]
     assert [s.sample_id for s in large.calls[0].chunk.samples] == ["s1"]
+
+
+def test_a_large_model_that_does_not_run_is_not_waited_for():
+    asked = []
+
+    class Handle:
+        deployment_name = "large"
+
+        class answer:
+            remote = asked.append
+
+    began = time.monotonic()
+    answered = ask(small_of(1.0, UNSURE), through(Handle, lambda: False), seconds=30.0)
+    assert time.monotonic() - began < 5 and not asked
+    assert settled(answered)[1] == "small" and isinstance(answered.lost[0], Down)
+    assert "no replica of large runs" in str(answered.lost[0])

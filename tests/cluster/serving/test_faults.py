@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.serving.clients import GONE, at_once
 from benchmarks.serving.clients import codes as counted
-from benchmarks.serving.endpoint import endpoint, workers
+from benchmarks.serving.endpoint import endpoint, server, workers
 from tests.cluster.chaos import wait_until
 from uacs.client import Client, Unanswered
 
@@ -71,3 +71,11 @@ def test_a_part_that_is_killed_under_load_costs_nobody_more_than_another_try(url
         print(f"\n{part} killed: {counted(outcomes)}; {degraded} degraded; whole again after {after:.1f} s")
     again = asyncio.run(at_once(url, bodies))
     assert {outcome.code for outcome in again} == {200}
+
+
+def test_what_was_taken_on_is_finished_after_ctrl_c(tiny_demo):
+    with endpoint(tiny_demo[0]) as url:
+        ended = server(url)
+        outcomes = asyncio.run(at_once(url, BODIES * 4, lambda: ended.send_signal(signal.SIGINT)))
+        assert counted(outcomes) == f"200 x {4 * len(BODIES)}"
+        ended.wait(60)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from uacs.cluster.serving.trouble import Down
 from uacs.mllm.chunk import Chunk, ChunkAnswer
 from uacs.records import Sample, SmallOutput
 
@@ -72,10 +73,12 @@ Asking = Callable[[Any], Awaitable[Any]]
 """Sends a deployment a call and gives its reply; cancelling it cancels the call."""
 
 
-def through(handle: DeploymentHandle) -> Asking:
-    """A deployment, as the cascade asks it."""
+def through(handle: DeploymentHandle, runs: Callable[[], bool] = lambda: True) -> Asking:
+    """A deployment, as the cascade asks it: not at all while it does not run, for a call would wait out its time."""
 
     async def ask(call):
+        if not runs():
+            raise Down(f"no replica of {handle.deployment_name} runs at present; try again later")
         response = handle.answer.remote(call)
         try:
             return await response

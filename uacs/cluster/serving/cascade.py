@@ -147,6 +147,8 @@ async def _called(ask: Asking | None, call: SmallCall | LargeCall, until: float,
             return await asyncio.wait_for(ask(replace(call, left=left, sent=time.time())), left)
         except TimeoutError:
             break
+        except Trouble:
+            raise
         except BackPressureError:
             raise Full(f"{who} has more to do than it may take on; try again later") from None
         except (RayError, RayServeException) as error:

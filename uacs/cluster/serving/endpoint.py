@@ -10,6 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -71,8 +72,10 @@ class Endpoint:
         self.keys = Keys(settings.keys) if settings.keys else None
         form, json = (int(mib * MIB) for mib in (settings.limits.body_mib, settings.limits.json_mib))
         self.most = Most(form, min(form, json), settings.limits.samples)
-        again = through(verifier) if verifier else None
-        cascade = Cascade(through(small), through(large), again, settings.chunk_size, about.dataset)
+        self.states = States()
+        experts = {name: handle for name, handle in (("large", large), ("verifier", verifier)) if handle}
+        asking = {name: through(handle, partial(self.states.seen, name)) for name, handle in experts.items()}
+        cascade = Cascade(through(small), asking["large"], asking.get("verifier"), settings.chunk_size, about.dataset)
         identity = about.identity
         self.models = wire.Models(
             ubm=identity["ubm"],
@@ -81,7 +84,7 @@ class Endpoint:
             readout=identity["readout"],
         )
         self.service = Service(cascade, self.models, settings.lost_stage == "error", settings.shadow)
-        self.watch, self.states = self.service.watch, States()
+        self.watch = self.service.watch
         self.thresholds: Thresholds | None = None
         self.refused: str | None = None
         self._telling = asyncio.get_running_loop().create_task(self._tell())

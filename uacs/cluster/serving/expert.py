@@ -81,6 +81,7 @@ class Expert:
         return await self.outlook.figures()
 
     def _worked(self, samples: int, seconds: float) -> None:
+        self.turns.moved()
         self.sizes(samples, seconds)
         self.outlook.worked(seconds, samples)
 
@@ -116,6 +117,7 @@ class Expert:
             if len(rows) > 1:
                 for row in rows:
                     if row[0].left > 0:
+                        self.turns.moved()
                         self._guarded([row])
                 return
             ((call, i),) = rows

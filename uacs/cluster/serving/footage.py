@@ -6,29 +6,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from uacs.data.extract import EXTRACTORS, Extractor
-from uacs.data.media import Limits, decode
+from uacs.data.apart import Apart
+from uacs.data.extract import EXTRACTORS
 from uacs.data.prepared import FeatureInfo
 from uacs.errors import BadInput, shown
 from uacs.records import LargeOutput, Sample
 
 
-def extractor(features: Mapping[str, FeatureInfo]) -> Extractor | None:
-    """What computes the features that a UBM reads; None if it reads another program's, which clips do not hold."""
+def extractor(features: Mapping[str, FeatureInfo]) -> str | None:
+    """Who computes the features that a UBM reads; None if that is no program of ours."""
     named = {info.extractor for info in features.values()} & EXTRACTORS.keys()
-    return EXTRACTORS[named.pop()] if named else None
+    return named.pop() if named else None
 
 
-def featured(sample: Sample, reader: Extractor | None, read: Collection[str], limits: Limits) -> Sample:
+def featured(sample: Sample, apart: Apart, reader: str | None, read: Collection[str], clock: float) -> Sample:
     """The sample with audio and vision computed from its clip, of those in `read`, unless it brings its own.
 
-    The clip is decoded in any case, within the limits: what a model reads later is known to be footage.
+    The clip is decoded in any case, within `clock` seconds: what a model reads later is known to be footage.
     Raises `BadInput` for one that is none.
     """
-    if reader is None:
-        decode(str(sample.clip), frames=1, limits=limits)
-        return sample
-    found = dict(zip(("audio", "vision"), reader.extract(decode(str(sample.clip), limits=limits)), strict=True))
+    found = dict(zip(("audio", "vision"), apart.features(str(sample.clip), reader, clock), strict=True))
     audio, vision = (getattr(sample, m) if getattr(sample, m) is not None or m not in read else found[m] for m in found)
     return replace(sample, audio=audio, vision=vision)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ from uacs.cluster.serving.calls import SmallAnswer, SmallCall, until
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
 from uacs.cluster.serving.wires import close_grpc
+from uacs.data.apart import Apart
 from uacs.data.media import Limits
 from uacs.errors import BadInput, reason
 from uacs.records import Sample, SmallOutput, transcript
@@ -20,7 +21,7 @@ from uacs.records import Sample, SmallOutput, transcript
 NAN = float("nan")
 
 log = logging.getLogger("ray.serve")
-STUCK = 120.0  # seconds over one batch or clip, after which a replica is taken for lost
+STUCK = 120.0  # seconds over one batch, after which a replica is taken for lost
 
 
 class SmallSettings(BaseModel):
@@ -51,14 +52,14 @@ class Failed(SmallOutput):
 class Small:
     """One copy of the UBM. What it says of a sample is what `SmallPredictor` says, as anywhere else.
 
-    Torch and FFmpeg work in threads of their own, so that a busy replica can say that it is well.
+    Torch works in a thread of its own, and FFmpeg in a process, so that a busy replica can say that it is well.
     """
 
     def __init__(self, ubm: str, settings: SmallSettings, limits: Limits):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to replicas alone
 
         close_grpc()
-        self.batch_size, self.limits = settings.batch_size, limits
+        self.batch_size, self.apart = settings.batch_size, Apart(limits)
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features
         self.extractor = footage.extractor(self.reads)
@@ -68,9 +69,8 @@ class Small:
         self.predictor.predict([Sample("first", text="the first answer takes longest")])
 
     def check_health(self) -> None:
-        """Raise if the model or FFmpeg has not come back for long: Serve then builds another replica."""
+        """Raise if the model has not come back for long: Serve then builds another replica."""
         self.turns.check(STUCK)
-        self.decoding.check(STUCK)
 
     async def answer(self, call: SmallCall) -> list[SmallAnswer]:
         """An answer a sample, in order. One that cannot be read says why, and does not touch the others."""
@@ -119,8 +119,8 @@ class Small:
                 try:
                     if time.monotonic() > until:
                         raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
-                    limits = replace(self.limits, clock=min(self.limits.clock, until - time.monotonic()))
-                    samples[i] = footage.featured(sample, self.extractor, self.reads.keys(), limits)
+                    left = until - time.monotonic()
+                    samples[i] = footage.featured(sample, self.apart, self.extractor, self.reads.keys(), left)
                 except BadInput as error:
                     faults[i] = footage.told(error, sample)
         return samples, faults

@@ -55,6 +55,10 @@ class Turns(Generic[Call, Reply]):
         if since is not None and time.monotonic() - since > most:
             raise RuntimeError(f"at one batch for {time.monotonic() - since:.0f} seconds")
 
+    def moved(self) -> None:
+        """To be called by `work` between a list's parts: `check` then looks at the next part alone."""
+        self._since = time.monotonic()
+
     async def _work(self) -> None:
         try:
             while chosen := self._next():

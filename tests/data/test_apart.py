@@ -1,0 +1,156 @@
+"""Clips in a process of their own: the same features, and an end to those that would take all time or memory."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from tests.cluster.chaos import wait_until
+from tests.data.test_media import GREYS, tone, write
+from uacs.data.apart import Apart
+from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data.media import Limits, decode
+from uacs.errors import BadInput
+
+
+@pytest.fixture
+def apart():
+    found = Apart(Limits())
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return str(write(tmp_path / "good.mp4", GREYS, tone(1.0, 16000)))
+
+
+def peak(pid) -> int:
+    """Most bytes that a process ever held."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def process(apart) -> psutil.Process:
+    return psutil.Process(apart._process.pid)
+
+
+def slow(path, scans):
+    """A grey picture that is drawn so many times: of 16 bytes each, in one call into FFmpeg."""
+    file = io.BytesIO()
+    Image.new("L", (2048, 2048), 128).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    again = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:-2] + content[again:-2] * scans + content[-2:])
+    return str(path)
+
+
+def greedy(path, pictures):
+    """A song with so many pictures of 28 MiB in its head, packed into little."""
+    picture = b"\0image/jpeg\0\3\0" + bytes(28 * 2**20)
+    packed = len(picture).to_bytes(4, "big") + zlib.compress(picture)
+    frame = b"APIC" + sevens(len(packed)) + b"\0\x09" + packed
+    head = b"ID3\4\0\0" + sevens(len(frame) * pictures)
+    path.write_bytes(head + frame * pictures + (b"\xff\xfb\x90\x64" + bytes(413)) * 40)
+    return str(path)
+
+
+def sevens(size):
+    """A number as ID3 writes it, seven bits a byte."""
+    return bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
+
+
+def test_features_are_those_of_this_process(apart, clip):
+    there = apart.features(clip, BASIC)
+    here = EXTRACTORS[BASIC].extract(decode(clip))
+    for found, wanted in zip(there, here, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == np.float32
+    assert apart.features(clip, None) == (None, None)
+
+
+def test_a_modality_that_is_missing_is_none(apart, tmp_path):
+    silent = str(write(tmp_path / "silent.mp4", GREYS))
+    audio, vision = apart.features(silent, BASIC)
+    assert audio is None and vision.shape == (len(GREYS), 3)
+
+
+def test_what_is_wrong_with_a_clip_is_said_as_in_this_process(apart, tmp_path, clip):
+    (tmp_path / "none.mp4").write_bytes(b"not a clip\n")
+    for bad in (str(tmp_path / "none.mp4"), "nowhere.mp4", "two\nlines.mp4"):
+        with pytest.raises(BadInput) as there:
+            apart.features(bad, BASIC)
+        with pytest.raises(BadInput) as here:
+            decode(bad, limits=apart.limits)
+        assert str(there.value) == str(here.value)
+    first = process(apart).pid
+    assert apart.features(clip, BASIC)[0] is not None and process(apart).pid == first
+
+
+def test_a_call_into_ffmpeg_that_goes_on_and_on_is_ended_and_the_next_clip_is_well(apart, tmp_path, clip):
+    long = slow(tmp_path / "slow.jpg", 100_000)
+    apart.features(clip, BASIC)  # the process is there
+    started = time.monotonic()
+    with pytest.raises(BadInput, match="takes over 1 s to decode; give a shorter"):
+        apart.features(long, BASIC, clock=1)
+    assert time.monotonic() - started < 5
+    assert apart.features(clip, BASIC)[0] is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+def test_the_process_takes_no_more_memory_than_it_may(tmp_path, clip):
+    bounded = Apart(Limits(bytes=2**20))
+    try:
+        bounded.features(clip, BASIC)
+        first, before = process(bounded).pid, process(bounded).memory_info().rss
+        with suppress(BadInput):  # FFmpeg may do without the pictures
+            bounded.features(greedy(tmp_path / "greedy.mp3", 40), BASIC)
+        assert process(bounded).pid != first or peak(first) < before + 2**28 + 2 * 2**20
+        assert bounded.features(clip, BASIC)[0] is not None
+    finally:
+        bounded.close()
+
+
+def test_a_process_that_dies_over_a_clip_costs_that_clip(apart, tmp_path, clip):
+    apart.features(clip, BASIC)
+    at_work = process(apart)
+    killer = threading.Timer(0.5, at_work.kill)
+    killer.start()
+    with pytest.raises(BadInput, match=r"slow.jpg: the decoder ended over it \(-9\), .*; give a whole MP4"):
+        apart.features(slow(tmp_path / "slow.jpg", 100_000), BASIC)
+    assert apart.features(clip, BASIC)[0] is not None
+
+
+def test_a_process_that_died_in_between_costs_nothing(apart, clip):
+    apart.features(clip, BASIC)
+    gone = process(apart)
+    gone.kill()
+    wait_until(lambda: gone.status() == psutil.STATUS_ZOMBIE)
+    assert apart.features(clip, BASIC)[0] is not None
+
+
+def test_it_ends_with_whoever_began_it(clip):
+    code = f"""
+from uacs.data.apart import Apart
+from uacs.data.media import Limits
+apart = Apart(Limits())
+apart.features({clip!r}, None)
+print(apart._process.pid, flush=True)
+input()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert child.is_running()
+        os.kill(parent.pid, signal.SIGKILL)
+        child.wait(30)
