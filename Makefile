@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/uacs demo --out $(OUT)
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-cluster: .venv/installed-dev
 	$(BIN)/python -m pytest -m cluster

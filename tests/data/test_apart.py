@@ -78,6 +78,7 @@ def test_features_are_those_of_this_process(apart, clip):
         np.testing.assert_array_equal(found, wanted)
         assert found.dtype == np.float32
     assert apart.features(clip, None) == (None, None)
+    np.testing.assert_array_equal(apart.features(Path(clip).as_uri(), BASIC)[1], there[1])
 
 
 def test_a_modality_that_is_missing_is_none(apart, tmp_path):

@@ -227,8 +227,6 @@ def test_a_large_model_that_does_not_run_is_not_waited_for():
     asked = []
 
     class Handle:
-        deployment_name = "large"
-
         class answer:
             remote = asked.append
 
@@ -236,4 +234,4 @@ def test_a_large_model_that_does_not_run_is_not_waited_for():
     answered = ask(small_of(1.0, UNSURE), through(Handle, lambda: False), seconds=30.0)
     assert time.monotonic() - began < 5 and not asked
     assert settled(answered)[1] == "small" and isinstance(answered.lost[0], Down)
-    assert "no replica of large runs" in str(answered.lost[0])
+    assert "the large model does not run" in str(answered.lost[0])

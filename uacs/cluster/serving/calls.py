@@ -74,11 +74,14 @@ Asking = Callable[[Any], Awaitable[Any]]
 
 
 def through(handle: DeploymentHandle, runs: Callable[[], bool] = lambda: True) -> Asking:
-    """A deployment, as the cascade asks it: not at all while it does not run, for a call would wait out its time."""
+    """A deployment, as the cascade asks it: not at all while none of it runs, for a call would wait out its time.
+
+    It raises `Down` then.
+    """
 
     async def ask(call):
         if not runs():
-            raise Down(f"no replica of {handle.deployment_name} runs at present; try again later")
+            raise Down
         response = handle.answer.remote(call)
         try:
             return await response

@@ -147,8 +147,8 @@ async def _called(ask: Asking | None, call: SmallCall | LargeCall, until: float,
             return await asyncio.wait_for(ask(replace(call, left=left, sent=time.time())), left)
         except TimeoutError:
             break
-        except Trouble:
-            raise
+        except Down:  # known before it was asked
+            raise Down(f"{who} does not run at present; try again later") from None
         except BackPressureError:
             raise Full(f"{who} has more to do than it may take on; try again later") from None
         except (RayError, RayServeException) as error:

