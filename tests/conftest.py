@@ -31,14 +31,6 @@ WORDS = {1: ["lovely", "great", "wonderful", "warm"], -1: ["awful", "dull", "ter
 FILLERS = ["the", "film", "was", "really", "and", "quite"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin looks at the marks
-def pytest_collection_modifyitems(items):
-    """Where tests run in several processes, all that need Ray go to one of them: one cluster is enough."""
-    for item in items:
-        if {"ray_cluster", "uacs"} & {*getattr(item, "fixturenames", ())} or "tests/cluster/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as listener:

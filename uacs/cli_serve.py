@@ -25,7 +25,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.option("--shadow", type=SHARE, help="Share of accepted clips that the large model is shown besides, as 1%.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need --keys.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--ha-proxy", is_flag=True, help="HAProxy for Serve's proxy: twice the requests; see docs/serving.md.")
+@click.option("--ha-proxy", is_flag=True, help="HAProxy for Serve's own proxy: more requests; see docs/serving.md.")
 def serve(config: Path | None, overrides: tuple[str, ...], host: str, port: int, ha_proxy: bool, **named) -> None:
     """Answer clips over HTTP until Ctrl-C; a page to try it is at the address itself.
 

@@ -147,7 +147,7 @@ class Client:
 
 
 def _passing(response: httpx2.Response) -> bool:
-    """Whether another try may be answered. HAProxy has a 500 in plain text where the replica that it asks is gone."""
+    """Whether another try may be answered. HAProxy's own 502, 503 and 504 are 500s in plain text, as Serve has it."""
     proxy = response.status_code == 500 and response.headers.get("content-type") == "text/plain"
     return proxy or response.status_code in AGAIN
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 
 from tests.cluster.chaos import wait_until
 from tests.data.test_media import GREYS, tone, write
-from uacs.data.apart import Apart
+from uacs.data.apart import Apart, Broken
 from uacs.data.extract import BASIC, EXTRACTORS
 from uacs.data.media import Limits, decode
 from uacs.errors import BadInput
@@ -115,9 +116,11 @@ def test_the_process_takes_no_more_memory_than_it_may(tmp_path, clip):
     try:
         bounded.features(clip, BASIC)
         first, before = process(bounded).pid, process(bounded).memory_info().rss
+        song = greedy(tmp_path / "greedy.mp3", 40)
         with suppress(BadInput):  # FFmpeg may do without the pictures
-            bounded.features(greedy(tmp_path / "greedy.mp3", 40), BASIC)
-        assert process(bounded).pid != first or peak(first) < before + 2**28 + 2 * 2**20
+            bounded.features(song, BASIC)
+        gone = bounded._process is None or bounded._process.poll() is not None
+        assert gone or peak(first) < before + 2**28 + 2 * 2**20
         assert bounded.features(clip, BASIC)[0] is not None
     finally:
         bounded.close()
@@ -125,12 +128,46 @@ def test_the_process_takes_no_more_memory_than_it_may(tmp_path, clip):
 
 def test_a_process_that_dies_over_a_clip_costs_that_clip(apart, tmp_path, clip):
     apart.features(clip, BASIC)
-    at_work = process(apart)
-    killer = threading.Timer(0.5, at_work.kill)
+    long = slow(tmp_path / "slow.jpg", 100_000)
+    done = threading.Event()
+
+    def kill():
+        while not done.wait(0.5):
+            with suppress(psutil.Error, AttributeError):
+                process(apart).kill()
+
+    killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(BadInput, match=r"slow.jpg: the decoder ended over it \(-9\), .*; give a whole MP4"):
-        apart.features(slow(tmp_path / "slow.jpg", 100_000), BASIC)
+        apart.features(long, BASIC)
+    done.set()
+    killer.join()
     assert apart.features(clip, BASIC)[0] is not None
+
+
+def test_what_is_no_fault_of_the_clip_is_told_from_what_is(apart, clip, monkeypatch):
+    with pytest.raises(Broken, match="KeyError"):
+        apart.features(clip, "another program's")
+    assert apart.features(clip, BASIC)[0] is not None
+    apart.close()
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    with pytest.raises(Broken, match="does not start"):
+        apart.features(clip, BASIC)
+
+
+def test_an_answer_that_is_not_read_is_not_the_next_clip_s(apart, clip, monkeypatch):
+    wanted = apart.features(clip, BASIC)[1]
+    with monkeypatch.context() as patched:
+        patched.setattr("numpy.frombuffer", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            apart.features(clip, BASIC)
+    np.testing.assert_array_equal(apart.features(clip, BASIC)[1], wanted)
+
+
+def test_it_knows_no_secret_of_ray(apart, clip, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    apart.features(clip, None)
+    assert "RAY_AUTH_TOKEN" not in process(apart).environ()
 
 
 def test_a_process_that_died_in_between_costs_nothing(apart, clip):
@@ -141,17 +178,19 @@ def test_a_process_that_died_in_between_costs_nothing(apart, clip):
     assert apart.features(clip, BASIC)[0] is not None
 
 
-def test_it_ends_with_whoever_began_it(clip):
+@pytest.mark.parametrize("busy", [False, True])
+def test_it_ends_with_whoever_began_it(clip, tmp_path, busy):
+    long = slow(tmp_path / "slow.jpg", 100_000)
     code = f"""
 from uacs.data.apart import Apart
 from uacs.data.media import Limits
-apart = Apart(Limits())
+apart = Apart(Limits(clock=2))
 apart.features({clip!r}, None)
 print(apart._process.pid, flush=True)
-input()
+apart.features({long!r}, None) if {busy} else input()
 """
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
-        assert child.is_running()
+        wait_until(lambda: child.status() == (psutil.STATUS_RUNNING if busy else psutil.STATUS_SLEEPING))
         os.kill(parent.pid, signal.SIGKILL)
         child.wait(30)

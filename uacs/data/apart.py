@@ -1,35 +1,40 @@
 """Strangers' clips, decoded in a process that may be killed and may not grow.
 
-One call into FFmpeg may take as long and as much memory as whoever made the file wants, or crash. So the clock and the
-memory of `Limits` are kept from outside, and what the process says is read as numbers: nothing is unpickled.
+One call into FFmpeg may take as long and as much memory as whoever made the file wants, or crash. So the process has an
+alarm that ends it wherever it is, and a limit of memory. What it says is read as numbers: nothing is unpickled.
 """
 
 import json
 import math
 import os
+import select
+import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from uacs.data.extract import EXTRACTORS, Features
 from uacs.data.media import Limits, decode
-from uacs.errors import BadInput, shown
+from uacs.errors import BadInput, reason, shown
 
+START = 60.0  # seconds in which a process has to be there
 GRACE = 0.5  # seconds over the clock: a process that is well says itself what took so long
 SLACK = 2**28  # bytes that decoding may take besides what it is for: FFmpeg's own, and an extractor's
-Arrays = Sequence[np.ndarray | None]
+LONGEST = 2**16  # bytes of what it says besides numbers
+
+
+class Broken(RuntimeError):
+    """Decoding failed, which is no fault of the clip's."""
 
 
 class Apart:
     """Decodes clips one at a time in a process of its own, which a clip that is too much for it costs its life.
 
-    The next clip gets a new one. It ends with this process, or by `close`.
+    The next clip gets a new one. It ends with this process, at the latest when the clip under way has had its time,
+    or by `close`.
     """
 
     def __init__(self, limits: Limits):
@@ -40,115 +45,149 @@ class Apart:
         """audio and vision of a clip by a named extractor, decoded within the limits and so many seconds.
 
         Without an extractor it is None and None: that the clip is one is all that is seen. Raises `BadInput` for one
-        that cannot be decoded, or not within the limits.
+        that cannot be decoded, or not within the limits, and `Broken` for what is no clip's fault.
         """
-        clock = min(clock, self.limits.clock)
-        process = self._running()
-        questions, answers = process.stdin, process.stdout
-        assert questions and answers
-        late, until = threading.Timer(clock + GRACE, process.kill), time.monotonic() + clock
-        late.start()
-        try:
-            questions.write(_line({"clip": clip, "extractor": extractor, "clock": clock}))
-            questions.flush()
-            said = json.loads(answers.readline())
-            if isinstance(said, str):
-                raise BadInput(said)
-            audio, vision = _received(answers, said)
-            return audio, vision
-        except (OSError, EOFError, json.JSONDecodeError):  # it is gone
-            raise BadInput(f"{shown(clip, most=500)}: {self._why(process.wait(), clock, until)}") from None
-        finally:
-            late.cancel()
+        asked = {"clip": clip, "extractor": extractor, "clock": min(max(clock, 0.0), self.limits.clock)}
+        code = None
+        for _ in range(2):  # a process may have died before it came to this clip
+            try:
+                said, found = self._asked(asked)
+                break
+            except (OSError, EOFError, ValueError, LookupError, TypeError):  # it is gone, or out of its mind
+                code = self.close()
+                if code == -signal.SIGALRM:
+                    late = f"takes over {asked['clock']:g} s to decode; give a shorter or smaller clip"
+                    raise BadInput(f"{shown(clip, most=500)}: {late}") from None
+            except BaseException:  # whatever it still says is no answer to the next
+                self.close()
+                raise
+        else:
+            held = f"{self.limits.bytes / 2**20:g} MiB"
+            ended = f"the decoder ended over it ({code}), within {held}; give a whole MP4 or WAV file, or a smaller one"
+            raise BadInput(f"{shown(clip, most=500)}: {ended}")
+        if said["last"]:
+            self.close()
+        if said["broken"]:
+            raise Broken(said["broken"])
+        if said["wrong"]:
+            raise BadInput(said["wrong"])
+        audio, vision = found
+        return audio, vision
 
-    def close(self) -> None:
-        """End the process; the next clip begins another."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _running(self) -> subprocess.Popen:
+    def start(self) -> subprocess.Popen:
+        """Have the process there; raises `Broken` if it does not come."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, json.dumps(asdict(self.limits))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # FFmpeg's remarks
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=_environment(),
                 start_new_session=True,  # a Ctrl-C is not for it: what was taken on is finished
             )
-            assert self._process.stdout
-            self._process.stdout.readline()  # its start is on nobody's clock
+            answers = _of(self._process.stdout)
+            if not select.select([answers], [], [], START)[0] or answers.readline(LONGEST) != READY:
+                raise Broken(f"the process that decodes clips does not start ({self.close()})")
         return self._process
 
-    def _why(self, code: int, clock: float, until: float) -> str:
-        if time.monotonic() > until:
-            return f"takes over {clock:g} s to decode; give a shorter or smaller clip"
-        held = f"{self.limits.bytes / 2**20:g} MiB"
-        return f"the decoder ended over it ({code}), within {held}; give a whole MP4 or WAV file, or a smaller one"
+    def close(self) -> int | None:
+        """End the process, and return how it ended, as `subprocess` has it; the next clip begins another."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.kill()
+        process.communicate()
+        return process.returncode
+
+    def _asked(self, asked: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray | None]]:
+        process = self.start()
+        _send(process.stdin, asked)
+        said = json.loads(_of(process.stdout).readline(LONGEST))
+        return said, [self._received(_of(process.stdout), shape) for shape in said["shapes"]]
+
+    def _received(self, stream: IO[bytes], shape: list[int] | None) -> np.ndarray | None:
+        """Numbers of that shape; raises `EOFError` if they end before, or are more than a clip can have."""
+        if shape is None:
+            return None
+        size = 4 * math.prod(shape)
+        content = stream.read(size) if 0 <= size <= self.limits.bytes else b""
+        if len(content) < size:
+            raise EOFError
+        return np.frombuffer(bytearray(content), np.float32).reshape(shape)
 
 
 def main() -> None:
     """Decode what is asked for on standard input, a line of JSON each, until it ends."""
     limits = Limits(**json.loads(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    _bound(2 * limits.bytes + SLACK)
-    answers.write(_line("ready"))
+    most = _bounded(2 * limits.bytes + SLACK)
+    answers.write(READY)
     answers.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # what FFmpeg remarks is no answer
+        os.dup2(nowhere, stream)
     for line in sys.stdin.buffer:
-        for part in _answered(limits, **json.loads(line)):
-            answers.write(part)
-        answers.flush()
+        asked = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, asked["clock"] + GRACE)  # ends it inside of any call
+        said, found = _answered(limits, **asked)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        said["last"] |= _held() > most - limits.bytes  # a clip has left so much behind that the next may miss it
+        said["shapes"] = [None if array is None else array.shape for array in found]
+        _send(answers, said, *(array.astype(np.float32).tobytes() for array in found if array is not None))
 
 
-def _answered(limits: Limits, clip: str, extractor: str | None, clock: float) -> Iterator[bytes]:
-    """Features of a clip as they are sent: a line that says their shapes, and then the numbers; or what is wrong."""
-    found: Arrays = (None, None)
+def _answered(limits: Limits, clip: str, extractor: str | None, clock: float) -> tuple[dict[str, Any], Features]:
+    """What is said of a clip, and its features."""
+    said: dict[str, Any] = {"wrong": None, "broken": None, "last": False}
     try:
         footage = decode(clip, None if extractor else 1, limits=Limits(**asdict(limits) | {"clock": clock}))
-        if extractor:
-            found = EXTRACTORS[extractor].extract(footage)
+        return said, EXTRACTORS[extractor].extract(footage) if extractor else (None, None)
     except BadInput as error:
-        yield _line(str(error))
-        return
+        said["wrong"] = str(error)
     except MemoryError:
-        yield _line(f"{shown(clip, most=500)}: takes over {limits.bytes / 2**20:g} MiB; give a shorter or smaller clip")
-        return
-    yield _line([None if array is None else array.shape for array in found])
-    for array in found:
-        if array is not None and array.size:
-            yield array.astype(np.float32).tobytes()
+        most = f"{limits.bytes / 2**20:g} MiB"
+        said |= {"wrong": f"{shown(clip, most=500)}: takes over {most}; give a shorter or smaller clip", "last": True}
+    except Exception as error:
+        said["broken"] = f"{type(error).__name__}: {reason(error)}"
+    return said, (None, None)
 
 
-def _received(stream: IO[bytes], shapes: list[list[int] | None]) -> list[np.ndarray | None]:
-    """What `_answered` sends after its line; raises `EOFError` if it ends before that does."""
-    return [None if shape is None else _array(stream, shape) for shape in shapes]
+READY = b'"ready"\n'
 
 
-def _array(stream: IO[bytes], shape: list[int]) -> np.ndarray:
-    array = np.empty(shape, np.float32)
-    content = stream.read(array.nbytes)
-    if len(content) < array.nbytes:
-        raise EOFError
-    array.ravel().view(np.uint8)[:] = np.frombuffer(content, np.uint8)
-    return array
+def _send(stream: IO[bytes] | None, said: dict[str, Any], *content: bytes) -> None:
+    _of(stream).write(b"".join([json.dumps(said).encode(), b"\n", *content]))
+    _of(stream).flush()
 
 
-def _line(said: object) -> bytes:
-    return json.dumps(said).encode() + b"\n"
+def _of(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
 
 
-def _bound(more: int) -> None:
-    """Let this process take so many bytes more than it has; where that is not Linux, the clock alone is kept."""
+def _environment() -> dict[str, str]:
+    """This process's, without what is secret to Ray."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _held() -> int:
+    """Bytes of addresses that this process has; 0 where that is not Linux."""
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _bounded(more: int) -> int:
+    """Let this process take so many bytes more than it has, and return how many that is; on Linux alone."""
+    import resource
+
+    most = _held() + more
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform == "linux":
-        import resource
-
-        with open("/proc/self/statm") as statm:
-            held = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + more, held + more))
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
+    return most
 
 
 if __name__ == "__main__":

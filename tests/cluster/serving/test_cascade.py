@@ -230,8 +230,11 @@ def test_a_large_model_that_does_not_run_is_not_waited_for():
         class answer:
             remote = asked.append
 
+    async def runs():
+        return False
+
     began = time.monotonic()
-    answered = ask(small_of(1.0, UNSURE), through(Handle, lambda: False), seconds=30.0)
+    answered = ask(small_of(1.0, UNSURE), through(Handle, runs), seconds=30.0)
     assert time.monotonic() - began < 5 and not asked
     assert settled(answered)[1] == "small" and isinstance(answered.lost[0], Down)
     assert "the large model does not run" in str(answered.lost[0])

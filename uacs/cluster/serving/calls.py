@@ -73,14 +73,14 @@ Asking = Callable[[Any], Awaitable[Any]]
 """Sends a deployment a call and gives its reply; cancelling it cancels the call."""
 
 
-def through(handle: DeploymentHandle, runs: Callable[[], bool] = lambda: True) -> Asking:
+def through(handle: DeploymentHandle, runs: Callable[[], Awaitable[bool]] | None = None) -> Asking:
     """A deployment, as the cascade asks it: not at all while none of it runs, for a call would wait out its time.
 
     It raises `Down` then.
     """
 
     async def ask(call):
-        if not runs():
+        if runs and not await runs():
             raise Down
         response = handle.answer.remote(call)
         try:

@@ -29,7 +29,7 @@ from uacs.cluster.serving.keys import Keys
 from uacs.cluster.serving.openapi import responses
 from uacs.cluster.serving.service import Service, kind
 from uacs.cluster.serving.settings import EndpointSettings
-from uacs.cluster.serving.states import States
+from uacs.cluster.serving.states import States, running
 from uacs.cluster.serving.trouble import Down, Late, NoKey, Trouble, Unreadable
 from uacs.cluster.serving.watch import EVERY
 from uacs.cluster.serving.web import PAGE, SAFE, api, id_of, problem, respond
@@ -72,7 +72,7 @@ class Endpoint:
         self.keys = Keys(settings.keys) if settings.keys else None
         form, json = (int(mib * MIB) for mib in (settings.limits.body_mib, settings.limits.json_mib))
         self.most = Most(form, min(form, json), settings.limits.samples)
-        self.states = States()
+        self.states = States(partial(running, serve.get_replica_context().app_name))
         experts = {name: handle for name, handle in (("large", large), ("verifier", verifier)) if handle}
         asking = {name: through(handle, partial(self.states.seen, name)) for name, handle in experts.items()}
         cascade = Cascade(through(small), asking["large"], asking.get("verifier"), settings.chunk_size, about.dataset)

@@ -1,7 +1,8 @@
 """HAProxy in the place of Serve's own proxy, which is one Python process: what a Ray of our own is told of it.
 
-Its pages of statistics listen on every address: whoever reaches this machine can see how many requests came, though
-none of them. Serve's gRPC between replicas stays off: it unpickles what anybody sends, on every address.
+Its two pages of statistics listen on every address, without a key: whoever reaches this machine sees how many requests
+came, and may hold connections that the endpoint then lacks. Serve's gRPC between replicas would listen there too and
+stays off. What the environment says already stays as it is.
 """
 
 import atexit
@@ -28,10 +29,11 @@ def choose() -> None:
     statistics, metrics = _free_ports(2)
     scratch = tempfile.mkdtemp(prefix="uacs-haproxy-", dir="/tmp")  # short: there are sockets in it
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    os.environ |= {
+    wanted = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # else a request's line is written with a thousand others
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),  # fixed by default, so that a second endpoint would not start
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         # by default where any user of this machine may tell HAProxy what to do
@@ -41,6 +43,8 @@ def choose() -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": scratch,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{scratch}/server-state",
     }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
 
 
 def _free_ports(count: int) -> list[int]:

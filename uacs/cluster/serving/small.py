@@ -13,7 +13,7 @@ from uacs.cluster.serving.calls import SmallAnswer, SmallCall, until
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
 from uacs.cluster.serving.wires import close_grpc
-from uacs.data.apart import Apart
+from uacs.data.apart import Apart, Broken
 from uacs.data.media import Limits
 from uacs.errors import BadInput, reason
 from uacs.records import Sample, SmallOutput, transcript
@@ -21,7 +21,7 @@ from uacs.records import Sample, SmallOutput, transcript
 NAN = float("nan")
 
 log = logging.getLogger("ray.serve")
-STUCK = 120.0  # seconds over one batch, after which a replica is taken for lost
+STUCK = 120.0  # seconds over one batch or clip, after which a replica is taken for lost
 
 
 class SmallSettings(BaseModel):
@@ -60,6 +60,7 @@ class Small:
 
         close_grpc()
         self.batch_size, self.apart = settings.batch_size, Apart(limits)
+        self.apart.start()
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features
         self.extractor = footage.extractor(self.reads)
@@ -69,19 +70,20 @@ class Small:
         self.predictor.predict([Sample("first", text="the first answer takes longest")])
 
     def check_health(self) -> None:
-        """Raise if the model has not come back for long: Serve then builds another replica."""
+        """Raise if the model or FFmpeg has not come back for long: Serve then builds another replica."""
         self.turns.check(STUCK)
+        self.decoding.check(STUCK)
 
     async def answer(self, call: SmallCall) -> list[SmallAnswer]:
         """An answer a sample, in order. One that cannot be read says why, and does not touch the others."""
-        samples, faults = list(call.samples), dict[int, str]()
+        samples, faults = list(call.samples), dict[int, SmallOutput]()
         if call.media or any(sample.clip for sample in samples):
             samples, faults = await self.decoding(Clips(call, until(call)))
         known = [i for i in range(len(samples)) if i not in faults]
         cuts = [known[k : k + self.batch_size] for k in range(0, len(known), self.batch_size)]
         outputs = await asyncio.gather(*(self.turns([samples[i] for i in cut]) for cut in cuts))
         by_place = dict(zip(known, (output for batch in outputs for output in batch), strict=True))
-        by_place |= {i: _unread(fault) for i, fault in faults.items()}
+        by_place |= faults
         return [
             SmallAnswer(by_place[i], self._missing(sample), isinstance(by_place[i], Failed))
             for i, sample in enumerate(samples)
@@ -106,29 +108,30 @@ class Small:
                 return [Failed(NAN, NAN, (NAN, NAN, NAN), error=said)]
             return [self._predict([sample])[0] for sample in samples]
 
-    def _decoded(self, calls: list[Clips]) -> list[tuple[list[Sample], dict[int, str]]]:
+    def _decoded(self, calls: list[Clips]) -> list[tuple[list[Sample], dict[int, SmallOutput]]]:
         return [self._featured(clips.call, clips.until) for clips in calls]
 
-    def _featured(self, call: SmallCall, until: float) -> tuple[list[Sample], dict[int, str]]:
-        """The samples with the features of their footage, and what is wrong with some, by place."""
-        faults: dict[int, str] = {}
+    def _featured(self, call: SmallCall, until: float) -> tuple[list[Sample], dict[int, SmallOutput]]:
+        """The samples with the features of their footage, and what to say of those that have none, by place."""
+        faults: dict[int, SmallOutput] = {}
         with footage.on_disk(call.samples, call.media) as samples:
             for i, sample in enumerate(samples):
                 if sample.clip is None:
                     continue
+                self.decoding.moved()
                 try:
                     if time.monotonic() > until:
                         raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
                     left = until - time.monotonic()
                     samples[i] = footage.featured(sample, self.apart, self.extractor, self.reads.keys(), left)
                 except BadInput as error:
-                    faults[i] = footage.told(error, sample)
+                    faults[i] = SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=footage.told(error, sample))
+                except Broken as error:
+                    log.error("a clip could not be decoded", extra={"why": str(error)})
+                    said = f"sample '{sample.sample_id}': its clip could not be decoded, which is our fault"
+                    faults[i] = Failed(NAN, NAN, (NAN, NAN, NAN), error=said)
         return samples, faults
 
     def _missing(self, sample: Sample) -> tuple[str, ...]:
         absent = ["text"] if transcript(sample) is None else []
         return (*absent, *(modality for modality in self.reads if getattr(sample, modality) is None))
-
-
-def _unread(fault: str) -> SmallOutput:
-    return SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=fault)

@@ -2,23 +2,25 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from ray import serve
 
-FRESH = 1.0  # seconds that an account holds
+EVERY = 2.0  # seconds between two accounts
+FRESH = 1.0  # seconds that an account is as good as one that is asked for now
 OLD = 10.0  # seconds after which one says nothing about who runs now
 WAIT = 2.0  # seconds that Serve may take to give it; then the last one holds, and `fault` says so
+THERE = ("RUNNING", "PENDING_MIGRATION", "RECOVERING")  # Serve sends calls to all of these
 
 
 class States:
-    """The states of the application's deployments, asked for at most once a second, by one at a time."""
+    """The states of deployments, asked for every other second by one task; `read` gives them, in a thread."""
 
-    def __init__(self) -> None:
-        self._app = serve.get_replica_context().app_name
-        self._found: dict[str, bool] = {}
-        self._at = -OLD
+    def __init__(self, read: Callable[[], dict[str, bool]]):
+        self._read, self._found, self._at = read, dict[str, bool](), -OLD
         self._asking: asyncio.Task | None = None
         self.fault: str | None = None
+        self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def up(self, deployment: str) -> bool:
         """Whether a replica of it runs."""
@@ -29,12 +31,16 @@ class States:
                 self.fault = "Serve's controller does not say who runs: this was before"
         return self._found.get(deployment, False)
 
-    def seen(self, deployment: str) -> bool:
-        """The same by the last account, without waiting for a fresh one; where there is none, or an old one, it is."""
-        age = time.monotonic() - self._at
-        if age > FRESH:
-            self._refreshed()
-        return age > OLD or self._found.get(deployment, True)
+    async def seen(self, deployment: str) -> bool:
+        """The same by the last account, or by a new one if that said no; without one it is taken to run."""
+        if not self._found.get(deployment, True):
+            await asyncio.wait([self._refreshed()], timeout=WAIT)
+        return time.monotonic() - self._at > OLD or self._found.get(deployment, True)
+
+    async def _follow(self) -> None:
+        while True:
+            await self._refreshed()
+            await asyncio.sleep(EVERY)
 
     def _refreshed(self) -> asyncio.Task:
         if self._asking is None or self._asking.done():
@@ -47,7 +53,9 @@ class States:
         except Exception as error:
             self.fault = f"Serve's controller does not answer ({type(error).__name__})"
 
-    def _read(self) -> dict[str, bool]:
-        app = serve.status().applications.get(self._app)
-        found = app.deployments if app else {}
-        return {name: about.replica_states.get("RUNNING", 0) > 0 for name, about in found.items()}
+
+def running(app: str) -> dict[str, bool]:
+    """Which of an application's deployments have a replica that calls are sent to."""
+    there = serve.status().applications.get(app)
+    found = there.deployments if there else {}
+    return {name: any(about.replica_states.get(state, 0) for state in THERE) for name, about in found.items()}
