@@ -9,25 +9,13 @@ OUT ?= runs/demo
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-ray test-serving test-rooms test-cluster check format clean
+.PHONY: demo test test-cluster check format clean
 
 demo: .venv/installed
 	$(BIN)/uacs demo --out $(OUT)
 
-# two processes at a time: what runs on Ray mostly waits
 test: check
-	$(MAKE) --jobs 2 --output-sync=target test-ray test-serving test-rooms
-
-SERVING := tests/cluster/serving $(wildcard tests/test_*.py)
-
-test-ray: .venv/installed-dev
-	$(BIN)/python -m pytest tests/cluster --ignore=tests/cluster/serving
-
-test-serving: .venv/installed-dev
-	$(BIN)/python -m pytest $(SERVING)
-
-test-rooms: .venv/installed-dev
-	$(BIN)/python -m pytest --ignore=tests/cluster $(addprefix --ignore=,$(SERVING))
+	$(BIN)/python -m pytest
 
 test-cluster: .venv/installed-dev
 	$(BIN)/python -m pytest -m cluster
