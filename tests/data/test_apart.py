@@ -193,4 +193,4 @@ apart.features({long!r}, None) if {busy} else input()
         child = psutil.Process(int(parent.stdout.readline()))
         wait_until(lambda: child.status() == (psutil.STATUS_RUNNING if busy else psutil.STATUS_SLEEPING))
         os.kill(parent.pid, signal.SIGKILL)
-        child.wait(30)
+        child.wait(30)  # raises if it has not ended
