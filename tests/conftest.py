@@ -127,7 +127,7 @@ def ray_cluster():
     from uacs.cluster.session import ray_session
 
     with ray_session():
-        start_http("127.0.0.1", free_port())
+        start_http("127.0.0.1", free_port(), deadline=60)
         yield
 
 

@@ -9,7 +9,6 @@ from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.evaluation import Models, evaluate
 from uacs.cluster.runs import Run
 from uacs.config import EvaluationSettings
-from uacs.data.extract import BASIC
 from uacs.data.prepare import PrepareSettings, open_dataset
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
@@ -167,7 +166,7 @@ def test_the_corpus_as_a_pickle_gives_the_same_outcomes_as_its_clips(made, tmp_p
     data = PreparedDataset(out / "data")
     splits = {split: list(data.samples(split)) for split in ("train", "valid", "test")}
     pickled = write_pickle(tmp_path / "demo.pkl", splits, {"audio": 60, "vision": 20})
-    told = PrepareSettings(dataset="demo", like="mosei", extractor=BASIC, clips=out / "corpus" / "Raw")
+    told = PrepareSettings(dataset="demo", like="mosei", extractor="uacs-basic-1", clips=out / "corpus" / "Raw")
     raw = open_dataset(pickled, tmp_path / "run", told)
     thresholds = Thresholds.load(out / "evaluation" / "thresholds.json")
     settings = EvaluationSettings(mllm=demo.MLLM)

@@ -153,24 +153,35 @@ def demo(out: Path, seed: int, language: str, model: str) -> None:
 @click.option("--vision", type=FOLDER, help=".npz with ids and vision; default: SOURCE's, or computed from the clips.")
 @click.option("--column", "columns", multiple=True, metavar="NAME=THEIRS", help="A table's column, as text=transcript.")
 @click.option("--extractor", help="What made SOURCE's features; default: MMSA's for the dataset, or the table's name.")
+@click.option(
+    "--extract",
+    multiple=True,
+    metavar="MODALITY=SPEC",
+    help="What computes features of clips: audio=egemaps, audio=compare, vision=face:FILE, vision=pose:FILE; basic.",
+)
 @click.option("--processes", default=2, show_default=True, help="Processes that decode clips.")
-def prepare(source: str, out: Path, columns: tuple[str, ...], **settings) -> None:
+def prepare(source: str, out: Path, columns: tuple[str, ...], extract: tuple[str, ...], **settings) -> None:
     """Check SOURCE, join or compute features, and write OUT, a prepared dataset.
 
-    SOURCE is a pickle of MMSA's, a folder with label.csv, or a table: CSV or Parquet, a path or a URI.
+    SOURCE is a pickle of MMSA's, a folder with label.csv, a table (CSV or Parquet), or a folder of clips: a path, or
+    a URI.
     """
     from uacs.console import counter
     from uacs.data.prepare import PrepareSettings
     from uacs.data.prepare import prepare as write
 
-    if wrong := [pair for pair in columns if "=" not in pair]:
-        raise WrongUse(f"--column {wrong[0]}: expected NAME=THEIRS, as text=transcript")
-    named = dict(pair.split("=", 1) for pair in columns)
+    named, extracted = _pairs("--column", columns, "text=transcript"), _pairs("--extract", extract, "audio=egemaps")
     with counter("preparing") as progress:
-        dataset = write(source, out, PrepareSettings(columns=named, **settings), progress)
+        dataset = write(source, out, PrepareSettings(columns=named, extract=extracted, **settings), progress)
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}
     print(f"{out}: {dataset.info.name}, " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
     notes(dataset.info.notes)
+
+
+def _pairs(option: str, given: tuple[str, ...], example: str) -> dict[str, str]:
+    if wrong := [pair for pair in given if "=" not in pair]:
+        raise WrongUse(f"{option} {wrong[0]}: expected NAME=VALUE, as {example}")
+    return dict(pair.split("=", 1) for pair in given)
 
 
 @commands.command(
@@ -190,7 +201,7 @@ def calibrate(data, ubm, mllm, verifier, out, split, lambda_, beta, **told) -> N
     from uacs.data import places
 
     settings = _settings((mllm, verifier), **told)
-    models = _models(data, split, ubm, mllm, verifier, out)
+    models = _models(data, split, ubm, mllm, verifier, out, settings.decoding.extractors)
     with cascade("calibrating") as progress:
         thresholds = evaluation.calibrate(models, out, settings, lambda_, beta, progress)
     where = places.within(out, "thresholds.json")
@@ -229,7 +240,7 @@ def evaluate(data, ubm, mllm, verifier, out, thresholds, split, all_stages, lamb
     if thresholds and (lambda_, beta) != (None, None):
         raise WrongUse("--thresholds brings its own λ and β; leave --lambda and --beta away")
     given = read_thresholds(thresholds) if thresholds else None
-    models = _models(data, split, ubm, mllm, verifier, out)
+    models = _models(data, split, ubm, mllm, verifier, out, settings.decoding.extractors)
     if dry_run:
         print(estimate_text(estimate(models, thresholds, out, settings, all_stages), settings))
         return
@@ -394,12 +405,13 @@ def _is_asked(spec: str | None) -> bool:
     return spec is not None and not spec.startswith(RECORDED)
 
 
-def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, out):
+def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, out, extractors: tuple[str, ...]):
     from uacs.cluster.evaluation import Models
     from uacs.cluster.runs import Run, exists, refuse_foreign
     from uacs.cluster.status import refuse_alive
     from uacs.console import counter
     from uacs.data import places
+    from uacs.data.extract import specs_of
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.ubm.settings import load_config
 
@@ -410,8 +422,10 @@ def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, o
     clear_afterwards(out)
     trained_on, named = load_config(ubm), recognised(data)
     dataset, like = (named, named) if named else (trained_on.dataset, trained_on.like)
+    names = {modality: info.extractor for modality, info in trained_on.features.items()}
+    told = PrepareSettings(dataset=dataset, like=like, extract=specs_of(names, extractors))
     with counter("preparing") as progress:
-        prepared = open_dataset(data, out, PrepareSettings(dataset=dataset, like=like), progress)
+        prepared = open_dataset(data, out, told, progress, later=True)
         return Models(prepared, split, ubm, mllm, verifier)
 
 

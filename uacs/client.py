@@ -23,7 +23,7 @@ from uacs.errors import BadInput, UacsError, WrongUse, reason, shown
 from uacs.records import Sample
 
 Model = TypeVar("Model", bound=BaseModel)
-AGAIN = (502, 503)
+AGAIN = (408, 502, 503)
 LONGEST_PAUSE = 30.0
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from uacs.cluster.resources import Resources
+from uacs.data.clips import ClipSettings
 from uacs.errors import BadInput, WrongUse
 from uacs.mllm import MllmSettings
 
@@ -26,6 +27,7 @@ class EvaluationSettings(BaseModel):
     batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
     chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
     threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
+    decoding: ClipSettings = ClipSettings()
     max_errors: str = Field("1%", description="samples that may be errors before the run stops: a number, or a share")
 
     @field_validator("max_errors", mode="before")

@@ -25,12 +25,29 @@ ANSWERED = ("ok", "clipped")
 
 
 @dataclass(frozen=True)
+class Footage:
+    """A decoded clip.
+
+    frames (T, H, W, 3) uint8 RGB, or None where the clip shows nothing; times (T,) float64, when each
+    frame is shown, in seconds; waveform (N,) float32 mono in [-1, 1] at sample_rate Hz, or None where
+    the clip has no sound track. Of a clip that does not decode, fault says why, with the mend.
+    """
+
+    frames: np.ndarray | None
+    times: np.ndarray
+    waveform: np.ndarray | None
+    sample_rate: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One clip of one person speaking; any modality may be missing (None), but not all.
 
     text is the transcript; audio (T, d_a) and vision (T, d_v) are float32 feature sequences for the
-    small model; clip is the path or URI of the footage for the large one; label is in the dataset's range;
-    unimodal holds what text, audio or vision alone were labelled, where a dataset says so (CH-SIMS).
+    small model; clip is the path or URI of the footage for the large one, footage what has been decoded of it;
+    label is in the dataset's range; unimodal holds what text, audio or vision alone were labelled, where a
+    dataset says so (CH-SIMS).
     """
 
     sample_id: str
@@ -41,6 +58,7 @@ class Sample:
     label: float | None = None
     split: str | None = None
     unimodal: dict[str, float] = field(default_factory=dict)
+    footage: Footage | None = field(default=None, repr=False)
 
 
 LONGEST_TEXT = 10_000

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from uacs.data import corpus
 from uacs.data.corpus import chinese
 from uacs.data.corpus.words import sentence
-from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data.extract import BASIC, extractor
 from uacs.data.media import decode
 from uacs.data.tables import Table
 from uacs.errors import Refused, WrongUse
@@ -237,11 +237,11 @@ def test_a_smile_shows_more_mouth_below_than_above(clips):
 def test_light_and_movement_reach_the_extractor_and_two_frames_show_no_movement(clips):
     nods = []
     for label, footage in clips:
-        _, vision = EXTRACTORS[BASIC].extract(footage)
+        vision = extractor(BASIC).extract(footage)["vision"]
         nods.append((label, vision[:, 1].sum() - vision[:, 2].sum(), vision[:, 0].mean()))
     label, nod, light = np.array(nods).T
     assert np.corrcoef(label, nod)[0, 1] > 0.3
     assert np.corrcoef(label, light)[0, 1] > 0.1
-    moved = max(clips, key=lambda clip: EXTRACTORS[BASIC].extract(clip[1])[1][:, 1:].sum())[1].frames
+    moved = max(clips, key=lambda clip: extractor(BASIC).extract(clip[1])["vision"][:, 1:].sum())[1].frames
     first, last = moved[round((len(moved) - 1) / 4 + 1e-6)], moved[round(3 * (len(moved) - 1) / 4 + 1e-6)]
     assert np.abs(first.astype(int) - last.astype(int)).mean() < 1.5

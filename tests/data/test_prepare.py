@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import write_raw
 from uacs.data import corpus
-from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data.extract import BASIC, extractor
 from uacs.data.media import decode
 from uacs.data.prepare import PrepareSettings, open_dataset, prepare, recognised
 from uacs.data.prepared import PreparedDataset
@@ -74,10 +74,10 @@ def clips(tmp_path_factory):
 
 def test_features_of_clips_are_the_extractors(clips):
     sample = next(iter(clips.samples("train")))
-    audio, vision = EXTRACTORS[BASIC].extract(decode(sample.clip))
+    audio, vision = extractor(BASIC).extract(decode(sample.clip)).values()
     assert np.array_equal(sample.vision, vision)
     assert (sample.audio is None) == (audio is None)
-    assert clips.info.features["vision"].model_dump() == {"size": 3, "extractor": BASIC}
+    assert clips.info.features["vision"].model_dump() == {"size": 3, "extractor": "uacs-basic-1"}
 
 
 def test_a_clip_that_does_not_decode_costs_its_features_alone(clips):

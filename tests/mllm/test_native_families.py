@@ -11,14 +11,13 @@ import torch
 
 import uacs.mllm
 from tests.mllm.conftest import RANGE, close
-from uacs.data.media import Footage
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, Towers, training
 from uacs.mllm.chunk import Chunk, answer_chunk
 from uacs.mllm.described import describe
 from uacs.mllm.predictor import LargePredictor
 from uacs.mllm.prompts import Prompt, question
-from uacs.records import LargeOutput, Sample, SmallOutput
+from uacs.records import Footage, LargeOutput, Sample, SmallOutput
 
 SMALL = SmallOutput(1.0, 0.9, (0.1, 0.2, 0.7))
 FEW = training.TrainingSettings(epochs=2, batch_size=8, lr=3e-3, warmup_steps=2, threads=1)

@@ -14,7 +14,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 import uacs.mllm
 from tests.mllm.conftest import close
-from uacs.data.media import Footage
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, Towers
 from uacs.mllm.chunk import Chunk, answer_chunk
@@ -23,7 +22,7 @@ from uacs.mllm.omni_inputs import OmniInputs
 from uacs.mllm.predictor import LargePredictor
 from uacs.mllm.prompts import question, second_question
 from uacs.mllm.qwen_omni import embedded, load_thinker
-from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
+from uacs.records import NOT_ASKED, Footage, LargeOutput, Sample, SmallOutput
 
 RANGE = (-3.0, 3.0)
 SMALL = SmallOutput(1.0, 0.9, (0.1, 0.2, 0.7))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from uacs.data import media
 from uacs.errors import BadInput
 from uacs.mllm import omni_inputs, prompts, qwen_omni, tiny_omni
 from uacs.mllm.omni_inputs import OmniInputs
@@ -72,8 +73,8 @@ def test_only_the_answers_tokens_count_in_the_loss(untrained, samples):
 
 def test_each_clip_is_decoded_once(untrained, samples, tmp_path, monkeypatch):
     decoded = []
-    decode = omni_inputs.decode
-    monkeypatch.setattr(omni_inputs, "decode", lambda path, *rest: (decoded.append(path), decode(path, *rest))[1])
+    decode = media.decode
+    monkeypatch.setattr(media, "decode", lambda path, *rest: (decoded.append(path), decode(path, *rest))[1])
     train(untrained, samples[:10], tmp_path, FEW, RANGE)
     assert sorted(decoded) == sorted(s.clip for s in samples[:10] if s.clip)
 

@@ -40,10 +40,19 @@ def build(
                 "seconds_large": _or_null(l.seconds),
                 "seconds_verify": _or_null(v.seconds),
                 "status": "error" if s.error else "ok",
-                "error": s.error or l.error or v.error,
+                "error": _error(sample, s, l, v),
             }
         )
     return pa.Table.from_pylist(rows, schema=OUTCOME_SCHEMA)
+
+
+def _error(sample: Sample, small: SmallOutput, large: LargeOutput, verify: LargeOutput) -> str | None:
+    """What went wrong with a sample, which may be answered all the same: a clip that does not decode is lost."""
+    fault = sample.footage and sample.footage.fault
+    if small.error:
+        return f"{small.error} ({fault})" if fault else small.error
+    lost = f"sample '{sample.sample_id}': {fault}; answered without it" if fault else None
+    return large.error or verify.error or lost
 
 
 def _signals(small: SmallOutput, large: LargeOutput, verify: LargeOutput) -> dict[str, float]:

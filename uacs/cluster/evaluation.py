@@ -22,6 +22,7 @@ from uacs.cascade.routing import Verify
 from uacs.cascade.summary import summarise
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import runs, status, tally
+from uacs.cluster.clips import Look
 from uacs.cluster.pipeline import Ask, PartDone, Work, stream
 from uacs.cluster.progress import READ, Counts, Progress, Told, of_table
 from uacs.cluster.resources import capped, nodes_of_ray, preflight
@@ -250,10 +251,24 @@ def _work(run: Run, models: Models, ask: Ask, apps: list[str], counter, settings
         out=places.absolute(run.place(OUTCOMES)),
         apps=apps,
         ask=ask,
+        look=_look(models, apps[0], settings),
         tally=counter,
         batch_size=settings.batch_size,
         chunk_size=settings.chunk_size,
         threads=settings.threads,
+    )
+
+
+def _look(models: Models, app: str, settings: EvaluationSettings) -> Look:
+    """What the run wants of clips: frames for the large model, and for the UBM the features that are yet to be made."""
+    info, plan = models.dataset.info, settings.resources
+    reads = load_config(models.ubm).features
+    return Look(
+        frames=serve.get_app_handle(app).frames.remote(info.name).result(),
+        extract={modality: spec for modality, spec in info.later.items() if modality in reads},
+        limits=settings.decoding.limits,
+        tasks=plan.decoders,
+        cpus=plan.actor_cpus,
     )
 
 

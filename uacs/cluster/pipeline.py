@@ -1,15 +1,19 @@
 """Parts in, outcome files out: Ray Data streams parts through a pool of small models to the large one.
 
-    part name -> SmallStage (actor pool) -> small answers -> LargeStage (actors that wait) -> outcomes/PART
+    part name -> (tasks that look at clips) -> SmallStage (actor pool) -> LargeStage (actors that wait) -> outcomes/PART
 
-A block is a part from end to end, and a part's unsure samples are cut into chunks by position, so that
-the answers do not depend on timing. Features stay in the actor that reads them; the object store holds
-small answers and transcripts alone. No more parts begin than the tally allows.
+A part is one row from end to end, and its unsure samples are cut into chunks by position, so that the answers do not
+depend on timing. Clips are looked at first where the UBM's features are not prepared, and the frames of unsure samples
+go on; else LargeStage has them looked at. Prepared features stay in the actor that reads them. No more parts begin
+than the tally allows.
 """
 
 import math
+import pickle
+import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +26,7 @@ from uacs.cascade import outcomes, routing
 from uacs.cascade.deferral import Deferral, doubts
 from uacs.cascade.routing import Verify
 from uacs.cluster.asking import Asking
+from uacs.cluster.clips import Look, filmed, looked_at
 from uacs.cluster.progress import Counts, of_table
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import write_outcome
@@ -52,6 +57,11 @@ class Ask:
         """Whether there are thresholds to decide by."""
         return not math.isnan(self.tau_small)
 
+    def due(self, small: list[SmallOutput]) -> np.ndarray:
+        """Who goes to the large model, (N,) truths."""
+        doubt = doubts(small, self.deferral)
+        return np.isfinite(doubt) if self.everyone else routing.escalated(doubt, self.tau_small)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -67,6 +77,7 @@ class Work:
     out: Place
     apps: list[str]
     ask: Ask
+    look: Look
     tally: ActorHandle
     batch_size: int
     chunk_size: int
@@ -84,37 +95,49 @@ class PartDone:
 def stream(parts: list[str], work: Work, plan: Resources) -> Iterator[PartDone]:
     """Answer `parts` and write their outcomes; yields each part once it is written, in any order."""
     fewest, most = (min(size, len(parts)) for size in plan.pool)
-    pipeline = (
-        ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-        .map_batches(
-            SmallStage,
-            fn_constructor_kwargs=dict(work=work, cuda=plan.pool_gpus > 0),
+    named = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+    if work.look.extract:
+        named = named.map_batches(
+            read_and_looked_at,
+            fn_kwargs=dict(data=work.data, look=work.look),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=fewest, max_size=most),
-            num_cpus=plan.actor_cpus,
-            num_gpus=plan.pool_gpus,
+            num_cpus=work.look.cpus,
+            concurrency=work.look.tasks,
         )
-        .map_batches(
-            LargeStage,
-            fn_constructor_kwargs=dict(work=work),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(plan.parts_in_flight, len(parts))),
-            num_cpus=plan.actor_cpus,
-        )
+    pipeline = named.map_batches(
+        SmallStage,
+        fn_constructor_kwargs=dict(work=work, cuda=plan.pool_gpus > 0),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+        num_cpus=plan.actor_cpus,
+        num_gpus=plan.pool_gpus,
+    ).map_batches(
+        LargeStage,
+        fn_constructor_kwargs=dict(work=work),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(plan.parts_in_flight, len(parts))),
+        num_cpus=plan.actor_cpus,
     )
     for row in pipeline.iter_rows():
         yield PartDone(row.pop("part"), Counts(**row))
 
 
+def read_and_looked_at(batch: pa.Table, data: Place, look: Look) -> pa.Table:
+    """A part's name in; its samples with what their clips show, out."""
+    (part,) = batch["part"].to_pylist()
+    return _packed(part, looked_at(PreparedDataset(data).read(part), look))
+
+
 class SmallStage:
-    """A part's name in; its samples without features, with their small answers, out."""
+    """A part's name, or its samples, in; its samples without features, with their small answers, out."""
 
     def __init__(self, work: Work, cuda: bool):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to the pool's workers alone
 
-        self.dataset, self.tally = PreparedDataset(work.data), work.tally
+        self.dataset, self.tally, self.ask = PreparedDataset(work.data), work.tally, work.ask
         # an actor that cannot be built is tried again and again, with a traceback each time
         self.fault: BadInput | None = None
         try:
@@ -127,10 +150,11 @@ class SmallStage:
             raise self.fault
         (part,) = batch["part"].to_pylist()
         deaths = ray.get(self.tally.begin.remote(part))
-        samples = self.dataset.read(part)
+        samples = _unpacked(batch)[1][0] if "content" in batch.column_names else self.dataset.read(part)
         small = self._answers(part, samples, suspect=deaths >= SUSPECT)
         self.tally.note.remote(part, {"small": len(small), "errors": sum(s.error is not None for s in small)})
-        return _to_columns(part, samples, small)
+        asked = self.ask.due(small)
+        return _packed(part, [_bare(s, due) for s, due in zip(samples, asked, strict=True)], small)
 
     def _answers(self, part: str, samples: list[Sample], suspect: bool) -> list[SmallOutput]:
         """All answers; one by one if the part killed its workers, or if the UBM raises over it."""
@@ -170,8 +194,8 @@ class LargeStage:
         self.handles = [serve.get_app_handle(app) for app in work.apps]
         self.work, self.tally = work, work.tally
 
-    def __call__(self, columns: pa.Table) -> pa.Table:
-        part, samples, small = _from_columns(columns)
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        part, (samples, small) = _unpacked(batch)
         table, ask = self._asked(part, samples, small), self.work.ask
         if ask.decided:
             table = outcomes.with_decision(table, ask.tau_small, ask.tau_large, ask.deferral)
@@ -181,14 +205,15 @@ class LargeStage:
         return pa.Table.from_pylist([{"part": part} | asdict(counts)])
 
     def _asked(self, part: str, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:
-        ask_, doubt = self.work.ask, doubts(small, self.work.ask.deferral)
-        due = np.isfinite(doubt) if ask_.everyone else routing.escalated(doubt, ask_.tau_small)
-        sums = {"due": int(due.sum()), "asked": 0, "looked_twice": 0}
+        ask_ = self.work.ask
+        due = ask_.due(small)
+        sums, several = {"due": int(due.sum()), "asked": 0, "looked_twice": 0}, threading.Lock()
 
         def told(asked: int, twice: int) -> None:
-            sums["asked"] += asked
-            sums["looked_twice"] += twice
-            self.tally.note.remote(part, sums)
+            with several:
+                sums["asked"] += asked
+                sums["looked_twice"] += twice
+                self.tally.note.remote(part, dict(sums))
 
         told(0, 0)
         large, *verifier = self.handles
@@ -196,8 +221,14 @@ class LargeStage:
         if verifier:
             answers = by_two(answers, Asking(verifier[0], lambda asked, twice: told(0, asked)).answers)
         wanted = ask_.tau_large, ask_.verify, self.work.chunk_size
-        answer = ask(samples, small, due, *wanted, answers, self.work.dataset)
+        answer = ask(samples, small, due, *wanted, filmed(answers, self.work.look), self.work.dataset)
         return outcomes.build(samples, small, answer.large, answer.verify)
+
+
+def _bare(sample: Sample, due: bool) -> Sample:
+    """A sample without features, and without footage that nobody will look at."""
+    kept = sample.footage if sample.footage and (due or sample.footage.fault) else None
+    return replace(sample, audio=None, vision=None, footage=kept)
 
 
 def _failed(sample: Sample, why: str) -> SmallOutput:
@@ -205,51 +236,13 @@ def _failed(sample: Sample, why: str) -> SmallOutput:
     return SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=said)
 
 
-def _to_columns(part: str, samples: list[Sample], small: list[SmallOutput]) -> pa.Table:
-    rows = [
-        {
-            "part": part,
-            "rows": len(samples),
-            "sample_id": sample.sample_id,
-            "text": sample.text,
-            "clip": sample.clip,
-            "label": sample.label,
-            "split": sample.split,
-            "y": output.y,
-            "u": output.u,
-            "p": list(output.p),
-            "seconds": output.seconds,
-            "error": output.error,
-            "signals": list(output.signals.items()),
-        }
-        for sample, output in zip(samples, small, strict=True)
-    ]
-    return pa.Table.from_pylist(rows, schema=_COLUMNS)
+def _packed(part: str, *content: Any) -> pa.Table:
+    """A part as one row, which Ray Data cannot cut."""
+    packed = pa.array([pickle.dumps(content, protocol=5)], pa.large_binary())
+    return pa.table({"part": [part], "content": packed})
 
 
-def _from_columns(columns: pa.Table) -> tuple[str, list[Sample], list[SmallOutput]]:
-    rows = columns.to_pylist()
-    if len(rows) != rows[0]["rows"]:
-        raise RuntimeError(f"Ray Data cut part {rows[0]['part']}: {len(rows)} of {rows[0]['rows']} rows arrived")
-    samples = [Sample(r["sample_id"], r["text"], None, None, r["clip"], r["label"], r["split"]) for r in rows]
-    small = [SmallOutput(r["y"], r["u"], tuple(r["p"]), r["seconds"], r["error"], dict(r["signals"])) for r in rows]
-    return rows[0]["part"], samples, small
-
-
-_COLUMNS = pa.schema(
-    {
-        "part": pa.string(),
-        "rows": pa.int64(),
-        "sample_id": pa.string(),
-        "text": pa.string(),
-        "clip": pa.string(),
-        "label": pa.float64(),
-        "split": pa.string(),
-        "y": pa.float64(),
-        "u": pa.float64(),
-        "p": pa.list_(pa.float64()),
-        "seconds": pa.float64(),
-        "error": pa.string(),
-        "signals": pa.map_(pa.string(), pa.float64()),
-    }
-)
+def _unpacked(row: pa.Table) -> tuple[str, Any]:
+    """A part's name and content; raises `RuntimeError` if it came in pieces."""
+    ((part, content),) = zip(row["part"].to_pylist(), row["content"], strict=True)
+    return part, pickle.loads(content.as_buffer())

@@ -48,6 +48,7 @@ class Resources(BaseModel):
     verifiers: PoolSize = Field((1, 1), description="replicas that hold the verifier, where there is one of its own")
     verifier_gpus: float | None = Field(None, ge=0, description="GPU share of each of these; as replica_gpus")
     parts_in_flight: int = Field(2, ge=1, description="parts whose unsure samples wait for the large model at once")
+    decoders: int = Field(2, ge=1, description="tasks that look at clips at once")
     actor_cpus: float = Field(0.5, gt=0, description="logical CPUs that any of these reserves")
     autoscaling: bool = Field(False, description="the cluster adds nodes: a plan that does not fit yet waits for them")
 
@@ -65,8 +66,8 @@ def preflight(plan: Resources, nodes: list[dict[str, float]], device: str = "cpu
     """Refuse a plan that would hang for want of CPUs or GPUs, saying what to change.
 
     `nodes` is what each node of Ray has; an actor must find its place on one of them, and one CPU must stay
-    free, since Ray Data's own tasks ask for a whole one. Where the cluster grows, no plan is too large yet.
-    `device` is the large model's; verifier says that stage 3 has a deployment of its own.
+    free, since Ray Data's own tasks ask for a whole one; those that look at clips share it. Where the cluster grows, no
+    plan is too large yet. `device` is the large model's; verifier says that stage 3 has a deployment of its own.
     """
     shares = {"replica_gpus": plan.replica_gpus} | ({"verifier_gpus": plan.verifier_share} if verifier else {})
     if device != "cpu" and (blind := [name for name, share in shares.items() if not share]):

@@ -11,14 +11,16 @@ import select
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from io import BufferedIOBase
 from typing import IO, Any
 
 import numpy as np
 
-from uacs.data.extract import EXTRACTORS, Features
-from uacs.data.media import Limits, decode
+from uacs.data.extract import Found, Wanted, find
+from uacs.data.media import RATE, Limits
 from uacs.errors import BadInput, reason, shown
+from uacs.records import Footage
 
 START = 60.0  # seconds in which a process has to be there
 GRACE = 0.5  # seconds over the clock: a process that is well says itself what took so long
@@ -40,14 +42,15 @@ class Apart:
     def __init__(self, limits: Limits):
         self.limits = limits
         self._process: subprocess.Popen | None = None
+        self._ended = False
 
-    def features(self, clip: str, extractor: str | None, clock: float = math.inf) -> Features:
-        """audio and vision of a clip by a named extractor, decoded within the limits and so many seconds.
+    def find(self, clip: str, wanted: Wanted, clock: float = math.inf) -> Found:
+        """What is wanted of a clip, decoded once, within the limits and so many seconds.
 
-        Without an extractor it is None and None: that the clip is one is all that is seen. Raises `BadInput` for one
-        that cannot be decoded, or not within the limits, and `Broken` for what is no clip's fault.
+        Raises `BadInput` for one that cannot be decoded, or not within the limits, and `Broken` for what is no clip's
+        fault.
         """
-        asked = {"clip": clip, "extractor": extractor, "clock": min(max(clock, 0.0), self.limits.clock)}
+        asked = {"clip": clip, "clock": min(max(clock, 0.0), self.limits.clock), "wanted": asdict(wanted)}
         code = None
         for _ in range(2):  # a process may have died before it came to this clip
             try:
@@ -71,11 +74,14 @@ class Apart:
             raise Broken(said["broken"])
         if said["wrong"]:
             raise BadInput(said["wrong"])
-        audio, vision = found
-        return audio, vision
+        audio, vision, frames, times, waveform = found
+        footage = None if times is None else Footage(frames, times, waveform, RATE)
+        return Found({m: {"audio": audio, "vision": vision}[m] for m in wanted.extract}, footage)
 
     def start(self) -> subprocess.Popen:
         """Have the process there; raises `Broken` if it does not come."""
+        if self._ended:
+            raise Broken("what decodes clips was ended")
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = subprocess.Popen(
@@ -90,6 +96,12 @@ class Apart:
                 raise Broken(f"the process that decodes clips does not start ({self.close()})")
         return self._process
 
+    def end(self) -> None:
+        """End the process for good, whatever it is at: for another thread than the one that waits for it."""
+        self._ended, process = True, self._process
+        if process:
+            process.kill()
+
     def close(self) -> int | None:
         """End the process, and return how it ended, as `subprocess` has it; the next clip begins another."""
         process, self._process = self._process, None
@@ -103,17 +115,20 @@ class Apart:
         process = self.start()
         _send(process.stdin, asked)
         said = json.loads(_of(process.stdout).readline(LONGEST))
-        return said, [self._received(_of(process.stdout), shape) for shape in said["shapes"]]
+        shapes = zip(said["shapes"], KINDS, strict=True)
+        return said, [self._received(_of(process.stdout), shape, kind) for shape, kind in shapes]
 
-    def _received(self, stream: IO[bytes], shape: list[int] | None) -> np.ndarray | None:
+    def _received(self, stream: BufferedIOBase, shape: list[int] | None, kind: type) -> np.ndarray | None:
         """Numbers of that shape; raises `EOFError` if they end before, or are more than a clip can have."""
         if shape is None:
             return None
-        size = 4 * math.prod(shape)
-        content = stream.read(size) if 0 <= size <= self.limits.bytes else b""
-        if len(content) < size:
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        if not 0 <= size <= self.limits.bytes:
             raise EOFError
-        return np.frombuffer(bytearray(content), np.float32).reshape(shape)
+        values: np.ndarray = np.empty(shape, kind)
+        if size and stream.readinto(values.data.cast("B")) < size:
+            raise EOFError
+        return values
 
 
 def main() -> None:
@@ -133,15 +148,20 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         said["last"] |= _held() > most - limits.bytes  # a clip has left so much behind that the next may miss it
         said["shapes"] = [None if array is None else array.shape for array in found]
-        _send(answers, said, *(array.astype(np.float32).tobytes() for array in found if array is not None))
+        arrays = zip(found, KINDS, strict=True)
+        _send(answers, said, *(np.ascontiguousarray(array, kind) for array, kind in arrays if array is not None))
 
 
-def _answered(limits: Limits, clip: str, extractor: str | None, clock: float) -> tuple[dict[str, Any], Features]:
-    """What is said of a clip, and its features."""
+def _answered(
+    limits: Limits, clip: str, clock: float, wanted: dict[str, Any]
+) -> tuple[dict[str, Any], list[np.ndarray | None]]:
+    """What is said of a clip, and what was wanted of it, in the order of `KINDS`."""
     said: dict[str, Any] = {"wrong": None, "broken": None, "last": False}
     try:
-        footage = decode(clip, None if extractor else 1, limits=Limits(**asdict(limits) | {"clock": clock}))
-        return said, EXTRACTORS[extractor].extract(footage) if extractor else (None, None)
+        found = find(clip, Wanted(**wanted), replace(limits, clock=clock))
+        film = found.footage
+        features = [found.features.get(modality) for modality in ("audio", "vision")]
+        return said, [*features, *((film.frames, film.times, film.waveform) if film else (None, None, None))]
     except BadInput as error:
         said["wrong"] = str(error)
     except MemoryError:
@@ -149,19 +169,24 @@ def _answered(limits: Limits, clip: str, extractor: str | None, clock: float) ->
         said |= {"wrong": f"{shown(clip, most=500)}: takes over {most}; give a shorter or smaller clip", "last": True}
     except Exception as error:
         said["broken"] = f"{type(error).__name__}: {reason(error)}"
-    return said, (None, None)
+    return said, [None] * len(KINDS)
 
 
+KINDS = (np.float32, np.float32, np.uint8, np.float64, np.float32)
+"""Of audio and vision, and a footage's frames, times and waveform."""
 READY = b'"ready"\n'
 
 
-def _send(stream: IO[bytes] | None, said: dict[str, Any], *content: bytes) -> None:
-    _of(stream).write(b"".join([json.dumps(said).encode(), b"\n", *content]))
+def _send(stream: IO[bytes] | None, said: dict[str, Any], *content: np.ndarray) -> None:
+    _of(stream).write(json.dumps(said).encode() + b"\n")
+    for numbers in content:
+        if numbers.size:
+            _of(stream).write(numbers.data.cast("B"))
     _of(stream).flush()
 
 
-def _of(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
+def _of(stream: IO[bytes] | None) -> BufferedIOBase:
+    assert isinstance(stream, BufferedIOBase)
     return stream
 
 

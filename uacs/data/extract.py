@@ -1,56 +1,161 @@
 """The small model's features, computed from footage: named, so that a UBM knows whose features it reads.
 
-A UBM trained on one extractor's features must never meet another's, so the name travels with them:
-change what an extractor computes and its name changes too.
+    basic                 audio, vision     loudness; brightness and movement: nothing to install
+    egemaps, compare      audio             openSMILE's low-level descriptors (`smile.py`)
+    face:FILE, pose:FILE  vision            MediaPipe's blendshapes or landmarks, by that model (`landmarks.py`)
+
+A UBM trained on one extractor's features must never meet another's, so the extractor's name travels with them:
+change what it computes and its name changes too. Frames are looked at as they are decoded, one at a time,
+so that a clip may be an hour long; of those that the large model is to see, `find` keeps some on the way.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from uacs.data.media import Footage
+from uacs.data.media import Limits, decode
+from uacs.errors import BadInput, WrongUse, shown
+from uacs.records import Footage
 
-Features = tuple[np.ndarray | None, np.ndarray | None]
-
-BASIC = "uacs-basic-1"
+BASIC = "basic"
+BUILT_IN = (BASIC, "egemaps", "compare")
+"""Extractors that need no file."""
 
 WINDOW = 0.05  # seconds of sound a step
 QUIET = 1e-6  # energy below which all is silence: -60 dB
 
+Features = dict[str, np.ndarray | None]
+"""By modality float32 and finite (T, size), None where it is missing."""
+
+
+class Extraction(Protocol):
+    """Features of one clip in the making."""
+
+    def see(self, picture: np.ndarray, seconds: float) -> None:
+        """Look at the next frame, (H, W, 3) uint8 RGB, and when it is shown; only if the extractor looks."""
+
+    def features(self, waveform: np.ndarray | None, sample_rate: int) -> Features:
+        """Of what was seen, and of the sound."""
+
 
 @dataclass(frozen=True)
 class Extractor:
-    """One way to compute features; `function` does it, the rest is what a dataset says about them."""
+    """One way to compute features; `begin` does it for a clip, the rest is what a dataset says about them."""
 
     name: str
-    audio_size: int
-    vision_size: int
-    function: Callable[[Footage], Features]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Feature size by modality."""
-        return {"audio": self.audio_size, "vision": self.vision_size}
+    sizes: Mapping[str, int]
+    begin: Callable[[], Extraction]
+    looks: bool = True
 
     def extract(self, footage: Footage) -> Features:
-        """audio (T, audio_size) and vision (T, vision_size), float32 and finite; None where it is missing."""
-        return self.function(footage)
+        """The features of a decoded clip."""
+        extraction = self.begin()
+        if footage.frames is not None and self.looks:
+            for picture, seconds in zip(footage.frames, footage.times, strict=True):
+                extraction.see(picture, float(seconds))
+        return extraction.features(footage.waveform, footage.sample_rate)
 
 
-def basic(footage: Footage) -> Features:
+@cache
+def extractor(spec: str) -> Extractor:
+    """The extractor that a SPEC names; raises `WrongUse` for none, `BadInput` where its package or file is missing."""
+    kind, _, file = spec.partition(":")
+    if spec == BASIC:
+        return Extractor("uacs-basic-1", {"audio": 1, "vision": 3}, Basic)
+    if spec in BUILT_IN:
+        from uacs.data import smile
+
+        return Extractor(f"opensmile-{spec}-lld-1", {"audio": smile.size(spec)}, lambda: smile.Smile(spec), looks=False)
+    if kind in ("face", "pose") and file:
+        from uacs.data import landmarks
+
+        name = f"mediapipe-{kind}-1-{landmarks.fingerprint(file)}"
+        return Extractor(name, {"vision": landmarks.SIZES[kind]}, lambda: landmarks.Landmarks(kind, file))
+    raise WrongUse(f"extractor '{shown(spec)}' is none of {', '.join(BUILT_IN)}, face:FILE, pose:FILE")
+
+
+def specs_of(names: Mapping[str, str], given: Iterable[str] = ()) -> dict[str, str]:
+    """By modality the SPEC of the extractor that has such a name, of the built-in ones and those given.
+
+    Modalities whose features no program of ours computes, or none that was given, are left out.
+
+    >>> specs_of({"audio": "uacs-basic-1", "vision": "openface"})
+    {'audio': 'basic'}
+    """
+    known: dict[str, str] = {}
+    for spec in (*given, *BUILT_IN):
+        try:
+            known.setdefault(extractor(spec).name, spec)
+        except BadInput:  # its package is not installed
+            if spec not in BUILT_IN:
+                raise
+    return {modality: known[name] for modality, name in names.items() if name in known}
+
+
+def absolute_spec(spec: str) -> str:
+    """The same for a process with another working directory."""
+    kind, mark, file = spec.partition(":")
+    return f"{kind}:{Path(file).absolute()}" if mark else spec
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a clip: features by modality, each of an extractor's SPEC, and so many frames and the sound.
+
+    Without either, no more than to know that it is a clip.
+    """
+
+    extract: Mapping[str, str] = field(default_factory=dict)
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was wanted of a clip; the footage is None where none was."""
+
+    features: Features
+    footage: Footage | None
+
+
+def find(clip: str, wanted: Wanted, limits: Limits | None = None) -> Found:
+    """Decode a clip, once, into all that is wanted of it; raises `BadInput` as `decode` does."""
+    extractions = {spec: extractor(spec).begin() for spec in dict.fromkeys(wanted.extract.values())}
+    looking = [extraction for spec, extraction in extractions.items() if extractor(spec).looks]
+
+    def see(picture: np.ndarray, seconds: float) -> None:
+        for extraction in looking:
+            extraction.see(picture, seconds)
+
+    kept = (0 if extractions else 1) if wanted.frames is None else wanted.frames
+    footage = decode(clip, kept, limits=limits, see=see if looking else None)
+    computed = {spec: made.features(footage.waveform, footage.sample_rate) for spec, made in extractions.items()}
+    features = {modality: computed[spec][modality] for modality, spec in wanted.extract.items()}
+    return Found(features, None if wanted.frames is None else footage)
+
+
+class Basic:
     """Loudness; brightness and movement: cheap on purpose, so that a large model has something to add.
 
     audio (T, 1): log energy of each 50 ms. vision (T, 3): per frame mean brightness in [0, 1], and how
     far the brightness' centroid moved since the frame before, down or up, left or right, as fractions
     of the picture.
     """
-    audio = None if footage.waveform is None else _log_energy(footage.waveform, footage.sample_rate)
-    vision = None if footage.frames is None else _brightness_and_movement(footage.frames)
-    return audio, vision
 
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float, float]] = []
 
-EXTRACTORS: dict[str, Extractor] = {BASIC: Extractor(BASIC, audio_size=1, vision_size=3, function=basic)}
+    def see(self, picture: np.ndarray, seconds: float) -> None:
+        """Its brightness, and where that is."""
+        self.seen.append(_brightness_and_centroid(picture))
+
+    def features(self, waveform: np.ndarray | None, sample_rate: int) -> Features:
+        """audio (T, 1) and vision (T, 3)."""
+        audio = None if waveform is None else _log_energy(waveform, sample_rate)
+        return {"audio": audio, "vision": _brightness_and_movement(self.seen) if self.seen else None}
 
 
 def _log_energy(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -61,9 +166,9 @@ def _log_energy(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.log(energy + QUIET).astype(np.float32)[:, None]
 
 
-def _brightness_and_movement(frames: np.ndarray) -> np.ndarray:
+def _brightness_and_movement(frames: list[tuple[float, float, float]]) -> np.ndarray:
     """(T, 3); the first frame has not moved, and the centroid of a black one is its middle."""
-    seen = np.array([_brightness_and_centroid(frame) for frame in frames])  # (T, 3): brightness, down, right
+    seen = np.array(frames)  # (T, 3): brightness, down, right
     seen[:, 1:] = np.abs(np.diff(seen[:, 1:], axis=0, prepend=seen[:1, 1:]))
     return seen.astype(np.float32)
 

@@ -15,10 +15,11 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import IO
 
 import av
@@ -26,7 +27,12 @@ import numpy as np
 
 from uacs.data import places
 from uacs.errors import BadInput, shown
+from uacs.records import Footage, Sample
 
+RATE = 16000
+"""Hz of all sound, unless another is asked for: speech models hear no other."""
+See = Callable[[np.ndarray, float], None]
+"""Is shown a picture (H, W, 3) uint8 RGB, and when in the clip it is shown, in seconds."""
 OPENS_NOTHING = {"protocol_whitelist": "none"}
 """FFmpeg reads what it is handed and follows no reference in it: no protocol is called none."""
 FORMATS = "mp4,webm,avi,wav,mp3,aac,flac,ogg,gif,jpeg_pipe,image2"
@@ -56,9 +62,10 @@ class Limits:
 
     seconds   of footage, and of sound
     pixels    of a frame as it is coded, width times height
-    bytes     of frames (RGB) and waveform; while the frames are put into one array they are held twice
+    bytes     of frames (RGB) and waveform
     clock     seconds for all of it
     streams   of any kind
+    own       any format and coding that FFmpeg knows will do, since the clip is no stranger's
 
     Decoding with limits also bounds, for the whole process and from then on, what FFmpeg allocates in one piece.
     """
@@ -68,43 +75,64 @@ class Limits:
     bytes: int = 2**30
     clock: float = 20
     streams: int = 16
+    own: bool = False
 
 
 UNLIMITED = Limits(math.inf, sys.maxsize, sys.maxsize, math.inf, sys.maxsize)
 
 
-@dataclass(frozen=True)
-class Footage:
-    """A decoded clip.
-
-    frames (T, H, W, 3) uint8 RGB, or None where the clip shows nothing; times (T,) float64, when each
-    frame is shown, in seconds; waveform (N,) float32 mono in [-1, 1] at sample_rate Hz, or None where
-    the clip has no sound track.
-    """
-
-    frames: np.ndarray | None
-    times: np.ndarray
-    waveform: np.ndarray | None
-    sample_rate: int
-
-
-def decode(path: str, frames: int | None = None, sample_rate: int = 16000, limits: Limits | None = None) -> Footage:
+def decode(
+    path: str,
+    frames: int | None = None,
+    sample_rate: int = RATE,
+    limits: Limits | None = None,
+    see: See | None = None,
+) -> Footage:
     """Decode a clip: every frame, or `frames` of them by `midpoints`, and the sound at sample_rate Hz.
 
-    Raises `BadInput` naming the path, the reason and the mend where there is nothing to decode; with limits, also
-    where there is more than they allow, or another format than `FORMATS`, another coding than `CODECS`.
+    `see` is shown every frame on the way, whichever are kept. Raises `BadInput` naming the path, the reason and the
+    mend where there is nothing to decode; with limits, also where there is more than they allow, or another format
+    than `FORMATS`, another coding than `CODECS`.
     """
     watch = _Watch(limits)
     try:
-        pictures, times = _pictures(path, frames, watch)
-        waveform = _waveform(path, sample_rate, watch, 0 if pictures is None else pictures.nbytes)
+        film, sound = _read(path, frames, sample_rate, watch, see)
+        if film.mistaken:  # the container's count of its frames was wrong: those wanted are others
+            film = _read(path, frames, None, watch, None, film.count)[0]
+        pictures, times = film.kept()
+        waveform = sound.waveform()
     except (_Over, av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
         raise BadInput(f"{shown(path, most=500)}: {watch.fault(error)}") from None
-    if pictures is None and waveform is None:
+    if not film.count and waveform is None:
         raise BadInput(
             f"{shown(path, most=500)}: holds neither frames nor sound; give a clip that shows or says something"
         )
     return Footage(pictures, times, waveform, sample_rate)
+
+
+def undecodable(fault: str) -> Footage:
+    """The footage of a clip that does not decode."""
+    return Footage(None, np.empty(0), None, RATE, fault)
+
+
+def of_sample(sample: Sample, frames: int, sample_rate: int) -> Footage:
+    """What has been decoded of a sample's clip, if it is what is wanted, or the clip, decoded here.
+
+    Raises `BadInput`, naming the sample, for a clip that does not decode.
+    """
+    there, clip = sample.footage, sample.clip
+    if there and there.fault:
+        raise BadInput(f"sample '{sample.sample_id}': {there.fault}")
+    if there and there.sample_rate == sample_rate and (there.frames is None or len(there.frames) == frames):
+        return there
+    if not isinstance(clip, str | Path):
+        raise BadInput(
+            f"sample '{sample.sample_id}': clip is of type {type(clip).__name__}; give a path or URI, or None"
+        )
+    try:
+        return decode(str(clip), frames, sample_rate)
+    except BadInput as error:
+        raise BadInput(f"sample '{sample.sample_id}': {error}") from None
 
 
 def midpoints(decoded: int, wanted: int) -> list[int]:
@@ -127,11 +155,12 @@ class _Watch:
     def __init__(self, limits: Limits | None):
         self.limited, self.limits = limits is not None, limits or UNLIMITED
         self.until = time.monotonic() + self.limits.clock
+        self.held = 0.0
         self.options, self.decoding = OPENS_NOTHING, {}  # of a container and what is probed of it; of a decoder
         if limits:
             self.decoding = {"max_pixels": str(limits.pixels)}
-            kinds = {"format_whitelist": FORMATS, "codec_whitelist": CODECS, "max_streams": str(limits.streams + 1)}
-            self.options = OPENS_NOTHING | self.decoding | kinds
+            kinds = {} if limits.own else {"format_whitelist": FORMATS, "codec_whitelist": CODECS}
+            self.options = OPENS_NOTHING | self.decoding | kinds | {"max_streams": str(limits.streams + 1)}
             _cap(max(BLOCK, 4 * limits.pixels))
 
     def fault(self, error: Exception) -> str:
@@ -156,7 +185,7 @@ class _Watch:
         """What decodes a stream: one of those allowed, and held to the pixels by FFmpeg itself."""
         context = stream.codec_context
         if self.limited and context:
-            if context.name not in CODECS.split(","):
+            if not self.limits.own and context.name not in CODECS.split(","):
                 raise _Over(f"holds {context.name}, which is not decoded here; give a whole MP4 or WAV file")
             context.options = self.decoding
             if stream.type == "video":
@@ -185,6 +214,11 @@ class _Watch:
     def pixels(self, width: int, height: int) -> None:
         if width * height > self.limits.pixels:
             raise _Over(f"has frames of {width} x {height}, over {self.limits.pixels} pixels; give smaller ones")
+
+    def hold(self, more: float) -> None:
+        """Bytes that are kept besides those that are."""
+        self.held += more
+        self.bytes(self.held)
 
     def bytes(self, held: float) -> None:
         if held > self.limits.bytes:
@@ -219,46 +253,111 @@ def _opened(path: str, watch: _Watch) -> Iterator[av.container.InputContainer]:
             yield container
 
 
-def _pictures(path: str, wanted: int | None, watch: _Watch) -> tuple[np.ndarray | None, np.ndarray]:
-    """The chosen frames and their times; None and no times without a video stream or a frame in it."""
+def _read(
+    path: str, wanted: int | None, sample_rate: int | None, watch: _Watch, see: See | None, count: int | None = None
+) -> "tuple[_Film, _Sound]":
+    """A clip's pictures and its sound, read once from front to end; no sound without a sample rate.
+
+    `count` is how many frames there are, where the container's word is known to be wrong.
+    """
+    watch.held = 0
     with _opened(path, watch) as container:
         stream = _video_stream(container)
-        declared = stream.frames if stream else 0
-    if stream is None:
-        return None, np.empty(0)
-    chosen, decoded = _chosen(path, declared, wanted, watch)
-    if decoded != declared and wanted is not None:
-        chosen.clear()
-        chosen, decoded = _chosen(path, decoded, wanted, watch)
-    if not decoded:
-        return None, np.empty(0)
-    order = range(decoded) if wanted is None else midpoints(decoded, wanted)
-    watch.bytes(sum(chosen[i][0].nbytes for i in order))  # a frame may stand for several
-    return np.stack([chosen[i][0] for i in order]), np.array([chosen[i][1] for i in order])
+        tracks = container.streams.audio[:1] if sample_rate else []
+        film = _Film(stream, wanted, count, watch, see)
+        sound = _Sound(sample_rate or RATE, watch)
+        for stream_of, frame in _decoded(container, [*([stream] if stream else []), *tracks], watch):
+            (film if stream_of is stream else sound).take(frame)
+        sound.end()
+    return film, sound
 
 
-def _chosen(
-    path: str, expected: int, wanted: int | None, watch: _Watch
-) -> tuple[dict[int, tuple[np.ndarray, float]], int]:
-    """Frames by position as (RGB, seconds), picked for a stream of `expected` frames; how many there were."""
-    positions = None if wanted is None else set(midpoints(expected, wanted)) if expected else set()
-    chosen: dict[int, tuple[np.ndarray, float]] = {}
-    count = held = 0
-    with _opened(path, watch) as container:
-        stream = _video_stream(container)
-        size = start = None
-        for position, frame in enumerate(_decoded(container, stream, watch)):
-            count = position + 1
-            seconds = _seconds(frame, position, stream)
-            start = seconds if start is None else start
-            watch.seconds(abs(seconds - start))
-            watch.pixels(frame.width, frame.height)
-            size = size or (frame.width, frame.height)  # a stream may change its size; an array cannot
-            if positions is None or position in positions:
-                held += _rgb_bytes(*size)
-                watch.bytes(held)
-                chosen[position] = _upright(frame, *size), seconds
-    return chosen, count
+class _Film:
+    """The pictures of a clip, of which those that are wanted are kept, and all are shown to `see`."""
+
+    def __init__(
+        self, stream: av.VideoStream | None, wanted: int | None, count: int | None, watch: _Watch, see: See | None
+    ):
+        self.wanted, self.watch, self.see = wanted, watch, see
+        self.rate = (stream and stream.average_rate) or Fraction(25)
+        self.expected = count if count is not None else stream.frames if stream else 0
+        self.positions = set(midpoints(self.expected, wanted)) if wanted and self.expected else set[int]()
+        self.chosen: dict[int, tuple[np.ndarray, float]] = {}
+        self.count = 0
+        self.start: float | None = None
+        self.size: tuple[int, int] | None = None
+
+    @property
+    def mistaken(self) -> bool:
+        """Whether frames were chosen by a count that was wrong."""
+        return bool(self.wanted) and self.count != self.expected
+
+    def take(self, frame: av.VideoFrame) -> None:
+        position, self.count = self.count, self.count + 1
+        seconds = _seconds(frame, position, self.rate)
+        self.start = seconds if self.start is None else self.start
+        self.watch.seconds(abs(seconds - self.start))
+        self.watch.pixels(frame.width, frame.height)
+        self.size = self.size or (frame.width, frame.height)  # a stream may change its size; an array cannot
+        keep = self.wanted is None or position in self.positions
+        if keep:
+            self.watch.hold(_rgb_bytes(*self.size))
+        if keep or self.see:
+            picture = _upright(frame, *self.size)
+            if keep:
+                self.chosen[position] = picture, seconds
+            if self.see:
+                self.see(picture, seconds)
+
+    def kept(self) -> tuple[np.ndarray | None, np.ndarray]:
+        """The wanted frames and their times; None and no times where there are none."""
+        if not self.count or self.wanted == 0:
+            return None, np.empty(0)
+        order = list(range(self.count)) if self.wanted is None else midpoints(self.count, self.wanted)
+        shape = self.chosen[order[0]][0].shape
+        self.watch.bytes(len(order) * math.prod(shape))  # a frame may stand for several
+        frames, times = np.empty((len(order), *shape), np.uint8), np.array([self.chosen[i][1] for i in order])
+        for k, i in enumerate(order):
+            frames[k] = self.chosen[i][0]
+            if i not in order[k + 1 : k + 2]:
+                del self.chosen[i]  # so that hardly more than one of them is held twice
+        return frames, times
+
+
+class _Sound:
+    """The sound of a clip, as mono float32."""
+
+    def __init__(self, sample_rate: int, watch: _Watch):
+        self.sample_rate, self.watch, self.seconds = sample_rate, watch, 0.0
+        self.resampler: av.AudioResampler | None = None
+        self.blocks: list[np.ndarray] = []
+
+    def take(self, frame: av.AudioFrame) -> None:
+        more = frame.samples / (frame.sample_rate or 1)
+        self.seconds += more
+        self.watch.seconds(self.seconds)
+        self.watch.hold(more * self.sample_rate * 4 + PIECE)
+        if self.resampler is None:
+            # of more than two channels FFmpeg adds up floats, which may come to more than 1; integers it keeps within
+            format = "s32" if frame.layout.nb_channels > 2 else "flt"
+            self.resampler = av.AudioResampler(format=format, layout="mono", rate=self.sample_rate)
+        self._keep(frame)
+
+    def end(self) -> None:
+        """Whatever the resampler still holds."""
+        if self.resampler:
+            self._keep(None)
+
+    def _keep(self, frame: av.AudioFrame | None) -> None:
+        assert self.resampler is not None
+        for block in self.resampler.resample(frame):
+            samples = block.to_ndarray()[0]
+            self.blocks.append(samples if samples.dtype == np.float32 else (samples / 2.0**31).astype(np.float32))
+
+    def waveform(self) -> np.ndarray | None:
+        """(N,) float32 in [-1, 1]; None without a sample."""
+        samples = np.concatenate([*self.blocks, np.empty(0, np.float32)])
+        return np.clip(samples, -1, 1) if len(samples) else None
 
 
 def _rgb_bytes(width: int, height: int) -> int:
@@ -272,46 +371,24 @@ def _upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     return np.rot90(picture, round(frame.rotation / 90))
 
 
-def _seconds(frame: av.VideoFrame, position: int, stream: av.VideoStream) -> float:
+def _seconds(frame: av.VideoFrame, position: int, rate: Fraction) -> float:
     """When the frame is shown; raw streams carry no clock, so there the frame rate is the clock."""
-    return float(frame.time if frame.time is not None else position / (stream.average_rate or Fraction(25)))
-
-
-def _waveform(path: str, sample_rate: int, watch: _Watch, held: int) -> np.ndarray | None:
-    """The sound as mono float32, beside bytes already held; None without a sound track or a sample in it."""
-    with _opened(path, watch) as container:
-        if not container.streams.audio:
-            return None
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
-        blocks = [block.to_ndarray()[0] for block in _resampled(container, resampler, watch, held)]
-    samples = np.concatenate([*blocks, np.empty(0, np.float32)])
-    return np.clip(samples, -1, 1) if len(samples) else None
-
-
-def _resampled(
-    container: av.container.InputContainer, resampler: av.AudioResampler, watch: _Watch, held: float
-) -> Iterator[av.AudioFrame]:
-    seconds = 0.0
-    for frame in _decoded(container, container.streams.audio[0], watch):
-        more = frame.samples / (frame.sample_rate or 1)
-        seconds += more
-        held += more * resampler.rate * 4 + PIECE
-        watch.seconds(seconds)
-        watch.bytes(held)
-        yield from resampler.resample(frame)
-    yield from resampler.resample(None)
+    return float(frame.time if frame.time is not None else position / rate)
 
 
 def _decoded(
-    container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream, watch: _Watch
-) -> Iterator:
-    """A stream's frames; packets of others are passed over, with a look at the clock."""
-    watch.decoder(stream)
+    container: av.container.InputContainer, streams: list[av.VideoStream | av.AudioStream], watch: _Watch
+) -> Iterator[tuple[av.VideoStream | av.AudioStream, av.VideoFrame | av.AudioFrame]]:
+    """The streams' frames; packets of others are passed over, with a look at the clock."""
+    by_index = {stream.index: stream for stream in streams}
+    for stream in streams:
+        watch.decoder(stream)
     for packet in container.demux():
         watch.clock()
-        if packet.stream.index == stream.index:
+        if stream := by_index.get(packet.stream.index):
             watch.packet(packet)
-            yield from packet.decode()
+            for frame in packet.decode():
+                yield stream, frame
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:

@@ -99,7 +99,8 @@ class MmsaPickle:
                 label=None if split.labels is None else self._label(split.labels[i], "label", sample_id, where),
                 split=split.name,
                 unimodal={m: value for m, value in unimodal.items() if value is not None},
-                **features,
+                audio=features.get("audio"),
+                vision=features.get("vision"),
             )
 
     def _label(self, value: Any, column: str, sample_id: str, where: str) -> float | None:

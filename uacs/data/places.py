@@ -113,15 +113,25 @@ def stem(place: Place) -> str:
     return posixpath.basename(_cut(place)[0].rstrip("/")).split(".")[0]
 
 
-def files_under(folder: Place, suffix: str) -> set[str]:
+def files_under(folder: Place, *suffixes: str) -> set[str]:
     """The files below a folder whose names end so, each relative to it; none if there is no such folder."""
     filesystem, path = resolve(folder)
     try:
         found = filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
     except OSError as error:
         raise BadInput(f"{folder}: cannot be listed ({reason(error)}); name a folder that you may read") from None
-    names = (info.path for info in found if info.type == FileType.File and info.path.endswith(suffix))
+    names = (info.path for info in found if info.type == FileType.File and info.path.endswith(suffixes))
     return {posixpath.relpath(name, path) for name in names}
+
+
+def stamp(place: Place) -> str | None:
+    """A file's size and time of change, as text; None where there is none, or it cannot be reached."""
+    try:
+        filesystem, path = resolve(place)
+        info = filesystem.get_file_info(path)
+    except (BadInput, OSError):
+        return None
+    return f"{info.size}-{info.mtime_ns}" if info.type == FileType.File else None
 
 
 def names_in(folder: Place) -> set[str]:

@@ -1,8 +1,9 @@
 """From what a user has to a prepared dataset: samples read and checked, features joined or computed, parts written.
 
-SOURCE is a folder with a label.csv, a table (CSV or Parquet) or a pickle of MMSA's, and is read once, part
-by part. Features come from where they are named, else from the source, else from the clips by the built-in
-extractor. A clip that does not decode costs its features and nothing else: the sample stays, and a note says so.
+SOURCE is a folder with a label.csv, a table (CSV or Parquet), a pickle of MMSA's or a folder of clips, and is read
+once, part by part. Features come from where they are named, else from the source, else from the clips by the
+extractors that are named. A clip that does not decode costs its features and nothing else: the sample stays, and a
+note says so.
 """
 
 import re
@@ -14,6 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uacs import datasets
 from uacs.data import places
+from uacs.data.clip_folder import ENDINGS as CLIPS
+from uacs.data.clip_folder import ClipFolder
+from uacs.data.clips import ClipPool, ClipSettings
+from uacs.data.extract import BASIC, absolute_spec, extractor
 from uacs.data.features import read_features
 from uacs.data.mmsa import MmsaPickle
 from uacs.data.places import Place
@@ -44,19 +49,27 @@ class PrepareSettings(BaseModel):
     vision: Path | None = None
     columns: dict[str, str] = Field({}, description="our name of a column to the table's")
     extractor: str | None = Field(None, description="what made the source's features")
+    extract: dict[str, str] = Field({}, description="by modality the extractor of what clips are to give; basic")
     processes: int = Field(2, ge=1, description="processes that decode clips")
+    decoding: ClipSettings = ClipSettings()
 
 
-def prepare(source: Place, out: Path, settings: PrepareSettings, progress: Progress | None = None) -> PreparedDataset:
-    """Write the prepared form of `source`, a path or URI, to the new folder `out`."""
+def prepare(
+    source: Place, out: Path, settings: PrepareSettings, progress: Progress | None = None, later: bool = False
+) -> PreparedDataset:
+    """Write the prepared form of `source`, a path or URI, to the new folder `out`.
+
+    With `later` clips are not looked at: whoever reads the dataset does.
+    """
     if (out / "dataset.json").exists():
         raise Refused(f"{out}: a prepared dataset lies there; name another folder or remove it")
     name, like = dataset_of(source, settings)
     kind = datasets.kind(like)
     samples = open_source(source, name, like, settings)
     files = {m: read_features(path, m) for m in MODALITIES if (path := getattr(settings, m))}
-    computed = [m for m in MODALITIES if m not in files and m not in samples.provides]
-    with PartWriter(out, files, computed, settings.processes) as writer:
+    computed = {m: spec for m, spec in _extractors(settings).items() if m not in files and m not in samples.provides}
+    pool = ClipPool(settings.decoding.limits, settings.processes)
+    with PartWriter(out, files, computed, pool, later) as writer, pool:
         for sample in samples:
             if writer.add(sample) and progress:
                 progress(writer.written, samples.count)
@@ -71,6 +84,7 @@ def prepare(source: Place, out: Path, settings: PrepareSettings, progress: Progr
             features=samples.features | writer.features(),
             parts=writer.parts,
             notes=[*_doubts(writer.largest_label, name, kind), *samples.notes, *writer.notes],
+            later=writer.made if later else {},
         )
         writer.describe(info.model_dump_json(indent=1))
     return PreparedDataset(out)
@@ -82,11 +96,16 @@ def is_prepared(place: Place) -> bool:
 
 
 def open_dataset(
-    place: Place, out: Place, settings: PrepareSettings | None = None, progress: Progress | None = None
+    place: Place,
+    out: Place,
+    settings: PrepareSettings | None = None,
+    progress: Progress | None = None,
+    later: bool = False,
 ) -> PreparedDataset:
     """A prepared folder as it is; anything else that `prepare` takes is first prepared into a folder under `out`.
 
-    What an earlier call prepared there is made anew, since the raw files may have changed.
+    What an earlier call prepared there is made anew, since the raw files may have changed. With `later` clips are
+    not looked at: whoever reads the dataset does.
     """
     if is_prepared(place):
         return PreparedDataset(place)
@@ -98,7 +117,7 @@ def open_dataset(
     scratch = out / SCRATCH
     if scratch.exists():
         shutil.rmtree(scratch)
-    return prepare(place, scratch, settings.model_copy(update={"dataset": name, "like": like}), progress)
+    return prepare(place, scratch, settings.model_copy(update={"dataset": name, "like": like}), progress, later)
 
 
 def open_source(place: Place, name: str, like: str, settings: PrepareSettings) -> Source:
@@ -106,6 +125,8 @@ def open_source(place: Place, name: str, like: str, settings: PrepareSettings) -
     place, score_range = located(place), datasets.kind(like).score_range
     if settings.clips and not settings.clips.is_dir():
         raise BadInput(f"{settings.clips}: no such folder; --clips names the one that holds VIDEO_ID/CLIP_ID.mp4")
+    if places.is_folder(place) and not _of_parquet(place):
+        return _clip_folder(place, settings)
     if not places.ends(place, *PICKLES):
         return Table(place, score_range, settings.clips, settings.columns, settings.extractor)
     if places.is_uri(place):
@@ -124,13 +145,27 @@ def located(place: Place) -> Place:
     inside = places.within(place, "label.csv")
     if places.is_file(inside):
         return inside
-    if any("/" not in name for name in places.files_under(place, ".parquet")):
+    if _of_parquet(place):
+        return place
+    if any(places.files_under(place, *CLIPS)):
         return place
     pickles = sorted(name for suffix in PICKLES for name in places.files_under(place, suffix))
     instead = f"; of its pickles name one, as {places.within(place, pickles[0])}" if pickles else ""
     raise BadInput(
-        f"{place}: neither dataset.json (a prepared dataset) nor label.csv (a raw one) nor Parquet lies there{instead}"
+        f"{place}: neither dataset.json (a prepared dataset) nor label.csv (a raw one) nor Parquet nor clips lie "
+        f"there{instead}"
     )
+
+
+def _of_parquet(place: Place) -> bool:
+    return any("/" not in name for name in places.files_under(place, ".parquet"))
+
+
+def _clip_folder(place: Place, settings: PrepareSettings) -> ClipFolder:
+    for option in ("clips", "columns", "extractor"):
+        if getattr(settings, option):
+            raise WrongUse(f"--{option.rstrip('s')}: for tables; {place} is a folder of clips")
+    return ClipFolder(place)
 
 
 def recognised(place: Place) -> str | None:
@@ -164,6 +199,14 @@ def dataset_of(source: Place, settings: PrepareSettings) -> tuple[str, str]:
     if name in datasets.DATASETS and like != name:
         raise WrongUse(f"--dataset {name} --like {like}: {name} has rules of its own; give your data another name")
     return name, like
+
+
+def _extractors(settings: PrepareSettings) -> dict[str, str]:
+    """By modality the extractor that is to be used; raises where there is none, or it makes nothing of the kind."""
+    for modality, spec in settings.extract.items():
+        if modality not in (sizes := extractor(spec).sizes):
+            raise WrongUse(f"--extract {modality}={spec}: it makes {' and '.join(sizes)}; give it that")
+    return dict.fromkeys(MODALITIES, BASIC) | {m: absolute_spec(spec) for m, spec in settings.extract.items()}
 
 
 def _doubts(largest: float, name: str, kind: datasets.DatasetKind) -> list[str]:

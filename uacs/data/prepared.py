@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from uacs import datasets, fingerprints
 from uacs.data import places
+from uacs.data.media import undecodable
 from uacs.data.places import Place
 from uacs.errors import BadInput, WrongUse
 from uacs.records import Sample
@@ -47,7 +48,10 @@ class PartInfo(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """dataset.json. `like` is the dataset whose rules hold (`uacs.datasets`): itself, if U-ACS knows it."""
+    """dataset.json. `like` is the dataset whose rules hold (`uacs.datasets`): itself, if U-ACS knows it.
+
+    `later` are modalities that its clips are yet to be looked at for, with the extractors' SPECs.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,6 +63,7 @@ class DatasetInfo(BaseModel):
     features: dict[str, FeatureInfo]
     parts: dict[str, PartInfo]
     notes: list[str] = []
+    later: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _like_itself(self) -> "DatasetInfo":
@@ -123,8 +128,11 @@ class PreparedDataset:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def write_part(folder: Path, name: str, samples: list[Sample]) -> PartInfo:
-    """Write one part aside and rename it; returns what dataset.json says of it."""
+def write_part(folder: Path, name: str, samples: list[Sample], stamps: list[str | None] | None = None) -> PartInfo:
+    """Write one part aside and rename it; returns what dataset.json says of it.
+
+    `stamps` say how each clip was found, where others than these samples may come to depend on that.
+    """
     columns: dict[str, pa.Array] = {
         "sample_id": pa.array([s.sample_id for s in samples], pa.string()),
         "split": pa.array([s.split for s in samples], pa.string()),
@@ -143,6 +151,10 @@ def write_part(folder: Path, name: str, samples: list[Sample]) -> PartInfo:
             columns[f"{modality}_steps"] = pa.array([None if f is None else len(f) for f in features], pa.int32())
     if any(s.clip for s in samples):
         columns["clip"] = pa.array([_relative(s.clip, folder) for s in samples], pa.string())
+    faults = [s.footage and s.footage.fault for s in samples]
+    for column, texts in (("clip_fault", faults), ("clip_stamp", stamps or [])):
+        if any(texts):
+            columns[column] = pa.array(texts, pa.string())
     aside = folder / f".{name}.partial"
     # a dictionary of MOSEI's floats is built for nothing: hardly one repeats
     pq.write_table(pa.table(columns), aside, compression="zstd", use_dictionary=plain)
@@ -157,6 +169,8 @@ def _samples(table: pa.Table, folder: Place) -> list[Sample]:
     clips = table["clip"].to_pylist() if "clip" in table.column_names else [None] * table.num_rows
     columns["clip"] = [_absolute(clip, folder) for clip in clips]
     columns["unimodal"] = _unimodal(table)
+    faults = table["clip_fault"].to_pylist() if "clip_fault" in table.column_names else [None] * table.num_rows
+    columns["footage"] = [fault and undecodable(fault) for fault in faults]
     return [Sample(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 

@@ -5,7 +5,7 @@ Raw/video_id/clip_id.mp4, and for CH-SIMS `label_T, label_A, label_V`. Any other
 `sample_id`, and of the rest what it has; columns of other names are named by `columns`.
 
     sample_id            or id, or video_id and clip_id, which are joined by an underscore
-    text                 or raw_text
+    text                 or raw_text; where it is empty, what lies beside the clip as .srt, .vtt or .txt
     label                a score; empty is none
     split                or mode: train, valid or test; without it every sample is test
     clip                 path or URI of the footage
@@ -28,6 +28,7 @@ from uacs.data.places import Place
 from uacs.data.prepared import MODALITIES, SPLITS, UNIMODAL, FeatureInfo
 from uacs.data.rows import MOST_NUMBERS, Row, open_rows
 from uacs.data.source import identifier, label, sequence, whole, words
+from uacs.data.subtitles import transcript
 from uacs.errors import BadInput, WrongUse, shown
 from uacs.records import Sample
 
@@ -132,16 +133,29 @@ class Table:
         if split not in SPLITS:
             raise BadInput(f"{where}: {shown(self.column['split'])} '{shown(split)}' is not one of {', '.join(SPLITS)}")
         unimodal = {m: self._label(column, row, sample_id, where) for m, column in UNIMODAL.items()}
-        notes = self._faults.notes
+        clip = self._clip(row, sample_id)
         return Sample(
             sample_id=sample_id,
-            text=words(str(row["text"] or ""), sample_id, notes) if "text" in row else None,
-            clip=self._clip(row, sample_id),
+            text=self._text(row, clip, sample_id),
+            clip=clip,
             label=self._label("label", row, sample_id, where),
             split=split,
             unimodal={m: value for m, value in unimodal.items() if value is not None},
-            **{m: self._features(m, row, sample_id, where) for m in MODALITIES},
+            audio=self._features("audio", row, sample_id, where),
+            vision=self._features("vision", row, sample_id, where),
         )
+
+    def _text(self, row: Row, clip: str | None, sample_id: str) -> str | None:
+        """What the table says, else what lies beside the clip."""
+        notes = self._faults.notes
+        if row.get("text"):
+            return words(str(row["text"]), sample_id, notes)
+        try:
+            text = transcript(clip) if clip else None
+        except Unusable as error:
+            notes.add(sample_id, error.fault, "taken without a transcript")
+            text = None
+        return words(text or "", sample_id, notes) if text is not None or "text" in row else None
 
     def _label(self, column: str, row: Row, sample_id: str, where: str) -> float | None:
         return label(row.get(column), column, self.score_range, sample_id, where, self._faults)

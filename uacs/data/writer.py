@@ -2,33 +2,35 @@
 
 import os
 import shutil
-import signal
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from uacs.data.extract import BASIC, EXTRACTORS
+from uacs.data import places
+from uacs.data.clips import ClipPool
+from uacs.data.extract import Wanted, extractor
 from uacs.data.faults import SampleNotes
 from uacs.data.features import FeatureFile
-from uacs.data.media import decode
 from uacs.data.prepared import PART_ROWS, FeatureInfo, PartInfo, write_part
 from uacs.errors import BadInput, Refused
 from uacs.records import Sample
+
+LATER_ROWS = 32
+"""Samples of a part whose clips are looked at later: eight frames of 720p of each are 700 MB."""
 
 
 class PartWriter:
     """Writes SPLIT-NNNNN.parquet, in the order in which samples are added; a context.
 
-    `files` are features to join by sample id; `computed` names the modalities that the built-in extractor
-    makes of the clips. The new folder `out` appears when the context is left, whole; not by an exception.
+    `files` are features to join by sample id; `computed` names by modality the extractor
+    that makes them of the clips, or is to make them `later`: then parts are small, since what is made of them is held
+    at once, and say of each clip how it was found. The new folder `out` appears when the context is left, whole; not
+    by an exception.
     """
 
-    def __init__(self, out: Path, files: dict[str, FeatureFile], computed: list[str], processes: int):
-        self.out, self.files, self.computed, self.processes = out, files, computed, processes
+    def __init__(self, out: Path, files: dict[str, FeatureFile], computed: dict[str, str], pool: ClipPool, later: bool):
+        self.out, self.files, self.computed, self.later = out, files, computed, later
+        self.rows = LATER_ROWS if later else PART_ROWS
         self.parts: dict[str, PartInfo] = {}
         self.notes: list[str] = []
         self._samples = SampleNotes()
@@ -37,8 +39,8 @@ class PartWriter:
         self._waiting: dict[str, list[Sample]] = {}
         self._joined = dict.fromkeys(files, 0)
         self._first: str | None = None
-        self._extracted = False
-        self._pool: ProcessPoolExecutor | None = None
+        self._clips_seen = False
+        self._pool = pool
         self._aside = out.absolute().with_name(f".{out.absolute().name}.partial")
 
     def __enter__(self) -> "PartWriter":
@@ -50,8 +52,6 @@ class PartWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
         if kind:
             shutil.rmtree(self._aside, ignore_errors=True)
         else:
@@ -63,7 +63,7 @@ class PartWriter:
         self._first = self._first or sample.sample_id
         self.largest_label = max(self.largest_label, abs(sample.label or 0.0))
         self._waiting.setdefault(split, []).append(self._with_files(sample))
-        full = len(self._waiting[split]) == PART_ROWS
+        full = len(self._waiting[split]) == self.rows
         if full:
             self._write(split)
         return full
@@ -90,8 +90,13 @@ class PartWriter:
     def features(self) -> dict[str, FeatureInfo]:
         """What was joined and computed here."""
         joined = {m: FeatureInfo(size=f.size, extractor=f.extractor) for m, f in self.files.items()}
-        made = self.computed if self._extracted else []
-        return joined | {m: FeatureInfo(size=EXTRACTORS[BASIC].sizes[m], extractor=BASIC) for m in made}
+        made = {m: extractor(spec) for m, spec in self.made.items()}
+        return joined | {m: FeatureInfo(size=of.sizes[m], extractor=of.name) for m, of in made.items()}
+
+    @property
+    def made(self) -> dict[str, str]:
+        """What is computed of clips, here or later: by modality the extractor's SPEC."""
+        return self.computed if self._clips_seen else {}
 
     def _with_files(self, sample: Sample) -> Sample:
         found: dict[str, Any] = {m: file.by_id.get(sample.sample_id) for m, file in self.files.items()}
@@ -108,43 +113,19 @@ class PartWriter:
             if s.text is None and s.audio is None and s.vision is None and s.clip is None:
                 self._samples.add(s.sample_id, "no text, features or clip", "nobody can answer it")
         name = f"{split}-{sum(part.startswith(f'{split}-') for part in self.parts):05d}.parquet"
-        self.parts[name] = write_part(self._aside, name, samples)
+        stamps = [s.clip and places.stamp(s.clip) for s in samples] if self.later else None
+        self.parts[name] = write_part(self._aside, name, samples, stamps)
         self.written += len(samples)
 
     def _with_computed(self, samples: list[Sample]) -> list[Sample]:
         if not self.computed or not any(s.clip for s in samples):
             return samples
-        self._extracted = True
-        results = list(self._mapped(samples))
-        then = f"kept without {' and '.join(self.computed)}"
-        for sample, fault in results:
-            if fault:
-                self._samples.add(sample.sample_id, fault, then)
-        return [sample for sample, _ in results]
-
-    def _mapped(self, samples: list[Sample]) -> Iterable[tuple[Sample, str | None]]:
-        extract = partial(_extracted, modalities=self.computed)
-        if self.processes == 1:
-            return map(extract, samples)
-        if self._pool is None:  # spawned, since Ray or torch may live in the caller, who alone answers Ctrl-C
-            self._pool = ProcessPoolExecutor(
-                min(self.processes, len(samples)),
-                mp_context=get_context("spawn"),
-                initializer=signal.signal,
-                initargs=(signal.SIGINT, signal.SIG_IGN),
-            )
-        return self._pool.map(extract, samples, chunksize=8)
-
-
-def _extracted(sample: Sample, modalities: list[str]) -> tuple[Sample, str | None]:
-    if sample.clip is None:
-        return sample, None
-    try:
-        audio, vision = EXTRACTORS[BASIC].extract(decode(sample.clip))
-    except BadInput as error:
-        return sample, str(error)
-    return replace(
-        sample,
-        audio=audio if "audio" in modalities else sample.audio,
-        vision=vision if "vision" in modalities else sample.vision,
-    ), None
+        self._clips_seen = True
+        if self.later:
+            return samples
+        looked = self._pool.look_at(samples, Wanted(self.computed))
+        for sample in looked:
+            if sample.footage and sample.footage.fault:
+                then = f"kept without {' and '.join(self.computed)}"
+                self._samples.add(sample.sample_id, sample.footage.fault, then)
+        return looked

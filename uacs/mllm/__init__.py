@@ -99,6 +99,10 @@ class LargeModel(Protocol):
 
     readout: str
 
+    @property
+    def frames(self) -> int | None:
+        """How many of a clip it looks at; None if it reads no clips."""
+
     def answer(self, samples: list[Sample]) -> list[LargeOutput]:
         """Stage 2 (Eq. 10-12)."""
 

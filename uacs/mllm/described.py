@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from uacs.data.media import Footage
 from uacs.errors import BadInput, shown
 from uacs.mllm import head
 from uacs.mllm.adapters import is_adapter, manifest
@@ -16,7 +15,7 @@ from uacs.mllm.predictor import LargePredictor
 from uacs.mllm.prompts import question, version
 from uacs.mllm.reading import spell
 from uacs.mllm.readouts import OverTrie
-from uacs.records import Sample
+from uacs.records import Footage, Sample
 
 GIB = 2**30
 LABELS = (-1.4, 0.6)

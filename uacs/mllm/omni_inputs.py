@@ -21,10 +21,10 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.utils import cached_file
 
-from uacs.data.media import Footage, decode
+from uacs.data.media import of_sample
 from uacs.errors import BadInput, shown
 from uacs.mllm.prompts import Prompt
-from uacs.records import Sample
+from uacs.records import Footage, Sample
 
 VIDEO_SETTINGS = "video_preprocessor_config.json"
 PUBLISHED_FRAME_AREA = {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28}
@@ -83,15 +83,9 @@ class OmniInputs:
 
     def media(self, sample: Sample) -> Media:
         """The sample's clip as model inputs; raises `BadInput` naming the sample where it does not decode."""
-        if sample.clip is None:
+        if sample.clip is None and sample.footage is None:
             return Media()
-        if not isinstance(sample.clip, str | Path):
-            kind = type(sample.clip).__name__
-            raise BadInput(f"sample '{sample.sample_id}': clip is of type {kind}; give a path or URI, or None")
-        try:
-            return self.media_of(decode(sample.clip, self.frames, self.extractor.sampling_rate))
-        except BadInput as error:
-            raise BadInput(f"sample '{sample.sample_id}': {error}") from None
+        return self.media_of(of_sample(sample, self.frames, self.extractor.sampling_rate))
 
     def media_of(self, footage: Footage) -> Media:
         """Decoded footage as model inputs."""

@@ -122,6 +122,11 @@ class LargePredictor:
         each = sum(batches.position_bytes(config, self.vocabulary.weight.element_size()))
         self.most_positions = int(settings.batch_gib * GIB / each)
 
+    @property
+    def frames(self) -> int:
+        """Of a clip that it looks at."""
+        return self.inputs.frames
+
     def answer(self, samples: list[Sample]) -> list[LargeOutput]:
         """Stage 2 (Eq. 10-12)."""
         return self._ask(samples, lambda i: self._question(samples[i]))

@@ -23,6 +23,7 @@ class RecordedAnswers:
     """
 
     readout = "recorded"
+    frames: int | None = None
 
     def __init__(self, path: str, score_range: tuple[float, float]):
         self.path, self.score_range = path, score_range

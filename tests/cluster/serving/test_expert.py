@@ -8,6 +8,7 @@ from ray import serve
 from tests.cluster.chaos import wait_until
 from uacs.cluster.serving.calls import LargeCall
 from uacs.cluster.serving.expert import Expert
+from uacs.data.media import Limits
 from uacs.mllm import MllmSettings
 from uacs.mllm.chunk import Chunk
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
@@ -20,6 +21,7 @@ class Model:
     """A large model that answers by a sample's text: `slow` takes its time over stage 3, `bad` raises."""
 
     readout = "decode"
+    frames = None
 
     def __init__(self):
         self.batches = []
@@ -42,7 +44,7 @@ class Standing(Expert):
     """One with that model, which tells what it was asked together."""
 
     def __init__(self, spec):
-        super().__init__(spec, MllmSettings(batch_size=4), (-3.0, 3.0), "en", "mosi")
+        super().__init__(spec, MllmSettings(batch_size=4), (-3.0, 3.0), "en", "mosi", Limits())
         self.model = Model()
 
     async def batches(self):

@@ -75,6 +75,19 @@ def test_a_part_that_is_killed_under_load_costs_nobody_more_than_another_try(url
     assert {outcome.code for outcome in again} == {200}
 
 
+def test_what_no_replica_takes_up_is_given_back_soon_after_the_deadline(tiny_demo):
+    with endpoint(tiny_demo[0], "--set", "limits.deadline=3") as url:
+        wait_until(lambda: whole(url))
+        (replica,) = workers(url, PARTS["endpoint"])
+        os.kill(replica, signal.SIGSTOP)
+        try:
+            (outcome,) = asyncio.run(at_once(url, BODIES[:1]))
+        finally:
+            os.kill(replica, signal.SIGCONT)
+        assert outcome.code == 408 and 3 < outcome.seconds < 10
+        wait_until(lambda: whole(url))
+
+
 def test_what_was_taken_on_is_finished_after_ctrl_c(tiny_demo):
     async def answered(url):
         """Whole batches, which take a while, and when they were answered."""

@@ -8,11 +8,10 @@ import sentencepiece
 
 import uacs.mllm
 from tests.mllm.native.conftest import GOLDENS
-from uacs.data.media import Footage
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, videollama2
 from uacs.mllm.prompts import Prompt, question
-from uacs.records import Sample
+from uacs.records import Footage, Sample
 
 TEMPLATE = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"

@@ -15,7 +15,6 @@ from ray.serve.schema import LoggingConfig
 from uacs import mllm
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.runs import refuse_other_models
-from uacs.cluster.serving import footage
 from uacs.cluster.serving.endpoint import About, Endpoint
 from uacs.cluster.serving.expert import Expert
 from uacs.cluster.serving.large import placed
@@ -24,6 +23,7 @@ from uacs.cluster.serving.settings import EndpointSettings, Pool
 from uacs.cluster.serving.small import Small
 from uacs.cluster.serving.trouble import RETRY_AFTER
 from uacs.data import places
+from uacs.data.extract import absolute_spec, specs_of
 from uacs.data.media import Limits
 from uacs.fingerprints import of_folder
 from uacs.mllm import MllmSettings
@@ -41,7 +41,7 @@ def application(settings: EndpointSettings) -> Application:
         mllm.check(spec)
     about = about_of(settings, config)
     small = _deployment(Small, "small", settings, settings.small_pool, settings.small.batch_size).bind(
-        mllm.absolute(settings.ubm), _on(settings.small_pool, settings.small), _limits(settings)
+        mllm.absolute(settings.ubm), _on(settings.small_pool, settings.small), _limits(settings), settings.extractors
     )
     large = _expert("large", settings.mllm, settings.settings, settings, settings.large_pool, config)
     looking = settings.verifier_settings or settings.settings
@@ -76,7 +76,7 @@ def about_of(settings: EndpointSettings, config: UbmConfig) -> About:
         score_range=config.score_range,
         language=config.language,
         features={name: info.size for name, info in config.features.items()},
-        reads_clips=footage.extractor(config.features) is not None,
+        reads_clips=bool(specs_of({m: info.extractor for m, info in config.features.items()}, settings.extractors)),
     )
 
 
@@ -85,7 +85,8 @@ def _expert(
 ) -> Application:
     there = placed(asked, pool.gpus)
     deployment = _deployment(Expert, name, settings, pool, asked.batch_size)
-    return deployment.bind(mllm.absolute(spec), there, config.score_range, config.language, config.dataset)
+    about = config.score_range, config.language, config.dataset
+    return deployment.bind(mllm.absolute(spec), there, *about, _limits(settings))
 
 
 def _deployment(what: type, name: str, settings: EndpointSettings, pool: Pool, at_once: int) -> serve.Deployment:
@@ -126,7 +127,8 @@ def _absolute(settings: EndpointSettings) -> EndpointSettings:
     """The same with paths that hold anywhere: replicas have working directories of their own."""
     keys = settings.keys and str(Path(settings.keys).absolute())
     roots = [str(places.absolute(root)) for root in settings.clip_roots]
-    return settings.model_copy(update={"keys": keys, "clip_roots": roots})
+    extractors = [absolute_spec(spec) for spec in settings.extractors]
+    return settings.model_copy(update={"keys": keys, "clip_roots": roots, "extractors": extractors})
 
 
 def _limits(settings: EndpointSettings) -> Limits:

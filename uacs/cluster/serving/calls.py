@@ -9,11 +9,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ray.serve.handle import DeploymentHandle
 
+from uacs.cascade import routing
+from uacs.cascade.deferral import doubts
+from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.serving.trouble import Down
 from uacs.mllm.chunk import Chunk, ChunkAnswer
-from uacs.records import Sample, SmallOutput
+from uacs.records import Footage, Sample, SmallOutput
 
 Media = dict[int, bytes]
 """Footage that came with a request, by its sample's place among the others."""
@@ -24,12 +28,18 @@ ON_THE_WAY = 0.05  # seconds before a deadline at which what there is goes back
 
 @dataclass(frozen=True)
 class SmallCall:
-    """Samples for the small model. What is not answered in time is not wanted any more."""
+    """Samples for the small model. What is not answered in time is not wanted any more.
+
+    Of a clip whose sample is due for the large model, by the thresholds, so many frames and the sound come back; none
+    without them.
+    """
 
     samples: list[Sample]
     media: Media
     left: float
     sent: float = 0.0
+    frames: int | None = None
+    thresholds: Thresholds | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -37,16 +47,23 @@ class SmallCall:
 
 @dataclass(frozen=True)
 class SmallAnswer:
-    """The small model's output, and the modalities that it had to do without; ours if it failed, not the sample."""
+    """The small model's output, and the modalities that it had to do without; ours if it failed, not the sample.
+
+    footage is what was decoded of its clip for the large model.
+    """
 
     output: SmallOutput
     missing: tuple[str, ...]
     ours: bool = False
+    footage: Footage | None = None
 
 
 @dataclass(frozen=True)
 class LargeCall:
-    """A chunk for the large model or the verifier; what there is of it when the time is up is the answer."""
+    """A chunk for the large model or the verifier; what there is of it when the time is up is the answer.
+
+    media are clips whose samples come without footage, by their places.
+    """
 
     chunk: Chunk
     media: Media
@@ -55,6 +72,12 @@ class LargeCall:
 
     def __len__(self) -> int:
         return len(self.chunk.samples)
+
+
+def due(outputs: list[SmallOutput], thresholds: Thresholds) -> np.ndarray:
+    """Who goes to the large model (Eq. 13), (N,) truths; nobody whom the small model could not read."""
+    read = np.isfinite(np.array([output.u for output in outputs]))
+    return routing.escalated(doubts(outputs, thresholds.deferral), thresholds.tau_small) & read
 
 
 def until(call: SmallCall | LargeCall) -> float:

@@ -14,15 +14,15 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from uacs.cascade import routing
-from uacs.cascade.deferral import doubts
 from uacs.cascade.routing import Verify
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.asking import of_chunk
 from uacs.cluster.serving.calls import Asking, LargeCall, LargeReply, Media, SmallAnswer, SmallCall
+from uacs.cluster.serving.calls import due as due_of
 from uacs.cluster.serving.scaling import Traffic
 from uacs.cluster.serving.trouble import Down, Full, Late, Trouble
 from uacs.mllm.chunk import Chunk
-from uacs.records import NOT_ASKED, Decision, LargeOutput, Sample
+from uacs.records import NOT_ASKED, Decision, Footage, LargeOutput, Sample
 from uacs.wire import MaxStage
 
 TRIES = 3  # of a call whose replica died over it
@@ -47,12 +47,17 @@ class Answered:
 
 
 class Cascade:
-    """The models behind the endpoint, asked in the order of Algorithm 1."""
+    """The models behind the endpoint, asked in the order of Algorithm 1.
+
+    frames says by name, once it is known, how many of a clip the large model and the verifier look at: those come from
+    the small model, which decodes clips.
+    """
 
     def __init__(self, small: Asking, large: Asking, verifier: Asking | None, chunk_size: int, dataset: str):
         self.small, self.large, self.verifier = small, large, verifier
         self.chunk_size, self.dataset = chunk_size, dataset
         self.traffic = Traffic()
+        self.frames: dict[str, int | None] = {}
 
     async def answer(
         self, samples: list[Sample], media: Media, thresholds: Thresholds, max_stage: MaxStage, seconds: float
@@ -64,12 +69,12 @@ class Cascade:
         """
         until = time.monotonic() + seconds - SPARE
         self.traffic.count(samples=len(samples))
-        small = await _called(self.small, SmallCall(samples, media, 0), until, "the small model")
+        frames = None if max_stage == "small" else self.frames.get("large")
+        call = SmallCall(samples, media, 0, frames=frames, thresholds=thresholds)
+        small = await _called(self.small, call, until, "the small model")
         if small and all(answer.ours for answer in small):
             raise Down("the small model fails; try again later")
-        outputs = [answer.output for answer in small]
-        u_small = np.array([output.u for output in outputs])
-        due = routing.escalated(doubts(outputs, thresholds.deferral), thresholds.tau_small) & np.isfinite(u_small)
+        due = due_of([answer.output for answer in small], thresholds)
         large, verify, lost = [NOT_ASKED] * len(samples), [NOT_ASKED] * len(samples), dict[int, Trouble]()
         if max_stage != "small" and due.any():
             self.traffic.count(large=int(np.count_nonzero(due)))
@@ -104,26 +109,28 @@ class Cascade:
     ) -> tuple[LargeReply, Trouble | None]:
         """Stages 2 and 3 for the samples at those places, and what went wrong with the whole chunk, if anything."""
         first: Verify = "never" if self.verifier else verify
-        chunk = Chunk(
-            [bare(samples[i]) for i in at], [small[i].output for i in at], tau_large, first, dataset=self.dataset
-        )
-        footage = {k: media[i] for k, i in enumerate(at) if i in media}
+        seen = [bare(samples[i], small[i].footage) for i in at]
+        chunk = Chunk(seen, [small[i].output for i in at], tau_large, first, dataset=self.dataset)
+        clips = {k: media[i] for k, i in enumerate(at) if i in media}
         try:
-            reply = await _called(self.large, LargeCall(chunk, footage, 0), until, "the large model")
+            reply = await _called(self.large, _large(chunk, clips), until, "the large model")
         except Trouble as trouble:
             return _nothing(len(at), trouble), trouble
         if self.verifier is None or verify == "never":
             return reply, None
-        return await self._again(replace(chunk, verify="due", large=reply.large), footage, until)
+        return await self._again(replace(chunk, verify="due", large=reply.large), clips, until)
 
-    async def _again(self, chunk: Chunk, footage: Media, until: float) -> tuple[LargeReply, Trouble | None]:
+    async def _again(self, chunk: Chunk, clips: Media, until: float) -> tuple[LargeReply, Trouble | None]:
         """Stage 3 by a verifier of its own, for the samples that are due for it."""
         large, trouble = chunk.large or [], None
         verify = [NOT_ASKED] * len(large)
         at = np.flatnonzero(chunk.due(chunk.small, large)).tolist()
         if at:
             self.traffic.count(verifier=len(at))
-            asked = LargeCall(chunk.part(at), {k: footage[i] for k, i in enumerate(at) if i in footage}, 0)
+            again = chunk.part(at)
+            if self.frames.get("verifier") != self.frames.get("large"):
+                again = replace(again, samples=[replace(sample, footage=None) for sample in again.samples])
+            asked = _large(again, {k: clips[i] for k, i in enumerate(at) if i in clips})
             try:
                 looked = (await _called(self.verifier, asked, until, "the verifier")).verify
             except Trouble as error:
@@ -133,9 +140,14 @@ class Cascade:
         return LargeReply(large, verify), trouble
 
 
-def bare(sample: Sample) -> Sample:
-    """A sample without features, which the large model does not read."""
-    return replace(sample, audio=None, vision=None)
+def bare(sample: Sample, footage: Footage | None = None) -> Sample:
+    """A sample without features, which the large model does not read, with what was decoded of its clip."""
+    return replace(sample, audio=None, vision=None, footage=footage)
+
+
+def _large(chunk: Chunk, clips: Media) -> LargeCall:
+    """A call with the clips, by place, of which no footage is there."""
+    return LargeCall(chunk, {k: clip for k, clip in clips.items() if chunk.samples[k].footage is None}, 0)
 
 
 async def _called(ask: Asking | None, call: SmallCall | LargeCall, until: float, who: str) -> Any:

@@ -10,6 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from uacs.cluster.serving.wires import close_grpc
 from uacs.errors import BadInput, UacsError, reason
 
 MIB = 2**20
+LEARNT = 30.0  # seconds after which a model is asked again how many frames it looks at
 Read = Callable[[Request, str, Most, Sequence[str]], Awaitable[Wanted]]
 
 log = logging.getLogger("ray.serve")
@@ -87,7 +89,9 @@ class Endpoint:
         self.watch = self.service.watch
         self.thresholds: Thresholds | None = None
         self.refused: str | None = None
-        self._telling = asyncio.get_running_loop().create_task(self._tell())
+        loop = asyncio.get_running_loop()
+        self._telling = loop.create_task(self._tell())
+        self._learning = [loop.create_task(self._learn(name, handle)) for name, handle in experts.items()]
 
     def reconfigure(self, user_config: dict) -> None:
         """Take thresholds on, if they are some, and of these models; raises only if there are none to go on with.
@@ -166,6 +170,13 @@ class Endpoint:
         while True:
             self.watch.tell()
             await asyncio.sleep(EVERY)
+
+    async def _learn(self, name: str, handle: DeploymentHandle) -> None:
+        """How many frames a model looks at; another version's may be another number."""
+        while True:
+            with suppress(Exception):  # whatever it is, another time it may answer
+                self.service.cascade.frames[name] = await handle.frames.remote()
+            await asyncio.sleep(LEARNT)
 
     def _admit(self, request: Request) -> None:
         if self.keys is None:

@@ -17,6 +17,9 @@ from uacs.cluster.serving.scaling import Outlook
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
 from uacs.cluster.serving.wires import close_grpc
+from uacs.data.clips import Clips
+from uacs.data.extract import Wanted
+from uacs.data.media import Limits
 from uacs.errors import reason
 from uacs.mllm import LargeModel, MllmSettings, build
 from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
@@ -63,11 +66,17 @@ class Expert:
     """
 
     def __init__(
-        self, spec: str, settings: MllmSettings, score_range: tuple[float, float], language: str, dataset: str
+        self,
+        spec: str,
+        settings: MllmSettings,
+        score_range: tuple[float, float],
+        language: str,
+        dataset: str,
+        limits: Limits,
     ):
         close_grpc()
         self.model: LargeModel = build(spec, settings, score_range, language, dataset)
-        self.most = settings.batch_size
+        self.most, self.clips = settings.batch_size, Clips(limits)
         self.outlook = Outlook()
         self.sizes = batches(serve.get_replica_context().deployment)
         self.turns = Turns(self._answer, self.most)
@@ -75,6 +84,10 @@ class Expert:
     def check_health(self) -> None:
         """Raise if the model has not come back for long: Serve then builds another replica."""
         self.turns.check(STUCK)
+
+    async def frames(self) -> int | None:
+        """How many of a clip the model looks at."""
+        return self.model.frames
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `look_ahead` goes by."""
@@ -130,11 +143,18 @@ class Expert:
         named = [call.call.chunk.samples[i] for call, i in rows]
         media = {k: call.call.media[i] for k, (call, i) in enumerate(rows) if i in call.call.media}
         small = [replace(call.call.chunk.small[i]) for call, i in rows]  # one object a row, by which it is known
-        with footage.on_disk(named, media) as samples:
+        with footage.on_disk(named, media) as clips:
+            samples = self._seen(clips)
             if rows[0][0].call.chunk.large is not None:
                 self._again(rows, samples, small)
             else:
                 self._both(rows, samples, small)
+
+    def _seen(self, samples: list[Sample]) -> list[Sample]:
+        """The samples with what their clips show, where the small model has not decoded them already."""
+        if self.model.frames is None:
+            return samples
+        return self.clips.look_at(samples, Wanted(frames=self.model.frames))
 
     def _again(self, rows: list[Row], samples: list[Sample], small: list[SmallOutput]) -> None:
         looked = self.model.verify(samples, small, [call.large[i] for call, i in rows])

@@ -1,33 +1,13 @@
-"""Footage that came with a request: a file for as long as a model reads it, and the small model's features of it."""
+"""Footage that came with a request: a file for as long as it is looked at, and what may be said of it."""
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from uacs.data.apart import Apart
-from uacs.data.extract import EXTRACTORS
-from uacs.data.prepared import FeatureInfo
-from uacs.errors import BadInput, shown
+from uacs.errors import shown
 from uacs.records import LargeOutput, Sample
-
-
-def extractor(features: Mapping[str, FeatureInfo]) -> str | None:
-    """Who computes the features that a UBM reads; None if that is no program of ours."""
-    named = {info.extractor for info in features.values()} & EXTRACTORS.keys()
-    return named.pop() if named else None
-
-
-def featured(sample: Sample, apart: Apart, reader: str | None, read: Collection[str], clock: float) -> Sample:
-    """The sample with audio and vision computed from its clip, of those in `read`, unless it brings its own.
-
-    The clip is decoded in any case, within `clock` seconds: what a model reads later is known to be footage.
-    Raises `BadInput` for one that is none.
-    """
-    found = dict(zip(("audio", "vision"), apart.features(str(sample.clip), reader, clock), strict=True))
-    audio, vision = (getattr(sample, m) if getattr(sample, m) is not None or m not in read else found[m] for m in found)
-    return replace(sample, audio=audio, vision=vision)
 
 
 @contextmanager
@@ -45,9 +25,9 @@ def on_disk(samples: Sequence[Sample], media: Mapping[int, bytes]) -> Iterator[l
         yield [replace(s, clip=str(Path(folder) / str(i))) if i in media else s for i, s in enumerate(samples)]
 
 
-def told(error: BadInput, sample: Sample) -> str:
+def told(fault: str, sample: Sample) -> str:
     """What is wrong with a sample's footage, as its sender may read it: without our paths."""
-    return f"sample '{sample.sample_id}': clip: {str(error).removeprefix(f'{_named(sample)}: ')}"
+    return f"sample '{sample.sample_id}': clip: {fault.removeprefix(f'{_named(sample)}: ')}"
 
 
 def without_path(output: LargeOutput, sample: Sample) -> LargeOutput:

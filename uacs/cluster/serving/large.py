@@ -44,6 +44,10 @@ class LargeReplica:
         """What keeps this replica from answering, in one line; None if it is ready."""
         return self.fault
 
+    def frames(self, dataset: str) -> int | None:
+        """How many of a clip the model that answers for that dataset looks at."""
+        return chosen(self.models, dataset).frames
+
     def answer(self, chunk: Chunk) -> ChunkAnswer:
         """Stage 2 for the chunk and stage 3 for those that it selects."""
         if self.fault:

@@ -19,6 +19,7 @@ from uacs.cluster.session import note_serve, ray_session
 from uacs.errors import BadInput, Refused, reason
 
 NAME = "uacs"
+SPARE = 2.0  # seconds beyond the deadline after which Serve's proxy gives a request up
 
 
 def run(settings: EndpointSettings, host: str, port: int, told: Callable[[str], None]) -> None:
@@ -31,7 +32,7 @@ def run(settings: EndpointSettings, host: str, port: int, told: Callable[[str], 
     built = application(settings)  # what is wrong with models and thresholds is said before anything starts
     with ray_session():
         _refuse_small(settings)
-        start_http(host, port)
+        start_http(host, port, settings.limits.deadline)
         if NAME in serve.status().applications:
             there = f"an application '{NAME}' runs on this cluster"
             raise Refused(f"{there}; `uacs deploy` changes it, `serve delete {NAME}` ends it")
@@ -75,12 +76,15 @@ def why_not(app: str) -> str | None:
     return None
 
 
-def start_http(host: str, port: int) -> None:
-    """Serve with a proxy on this node's address; raises `Refused` if one runs elsewhere, or without any."""
+def start_http(host: str, port: int, deadline: float) -> None:
+    """Serve with a proxy on this node's address; raises `Refused` if one runs elsewhere, or without any.
+
+    What waits in the proxy itself, where no replica sees it, is given up (408) some time after the deadline.
+    """
     note_serve()
     serve.start(
         proxy_location="HeadOnly",
-        http_options=HTTPOptions(host=host, port=port),
+        http_options=HTTPOptions(host=host, port=port, request_timeout_s=deadline + SPARE),
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False, log_level="INFO"),
     )
     if not serve.status().proxies:

@@ -49,7 +49,7 @@ class EndpointSettings(Strict):
     small: SmallSettings = Field(SmallSettings(), description="how the UBM is asked")
     settings: MllmSettings = Field(MllmSettings(), description="how the large model is asked, as `mllm` of a run")
     verifier_settings: MllmSettings | None = Field(None, description="the verifier's, where they are not the same")
-    endpoint_pool: Pool = Field(Pool(queue=32), description="replicas that speak HTTP")
+    endpoint_pool: Pool = Field(Pool(queue=8), description="replicas that speak HTTP")
     small_pool: Pool = Field(Pool(queue=256), description="replicas of the UBM")
     large_pool: Pool = Field(Pool(queue=24), description="replicas of the large model")
     verifier_pool: Pool = Field(Pool(queue=24), description="replicas of the verifier, where there is one")
@@ -60,6 +60,9 @@ class EndpointSettings(Strict):
         description="where the large model is down, full or late: the answer that there is, marked so, or 503 and 504",
     )
     keys: str | None = Field(None, description="file of `uacs key`; without one anybody may ask")
+    extractors: list[str] = Field(
+        [], description="face:FILE and pose:FILE, as the UBM's features were made by; see `uacs prepare --extract`"
+    )
     clip_roots: list[str] = Field([], description="folders and URIs under which a request may name footage")
     shadow: float = Field(
         0, ge=0, le=1, description="share of accepted clips, at most, that the large model is shown besides"

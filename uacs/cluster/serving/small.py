@@ -4,19 +4,22 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs.cluster.serving import footage
-from uacs.cluster.serving.calls import SmallAnswer, SmallCall, until
+from uacs.cluster.serving.calls import SmallAnswer, SmallCall, due, until
 from uacs.cluster.serving.turns import Turns
 from uacs.cluster.serving.watch import batches
 from uacs.cluster.serving.wires import close_grpc
-from uacs.data.apart import Apart, Broken
+from uacs.data.apart import Broken
+from uacs.data.clips import Clips
+from uacs.data.extract import Wanted, specs_of
 from uacs.data.media import Limits
 from uacs.errors import BadInput, reason
-from uacs.records import Sample, SmallOutput, transcript
+from uacs.records import Footage, Sample, SmallOutput, transcript
 
 NAN = float("nan")
 
@@ -35,7 +38,7 @@ class SmallSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Clips:
+class Filmed:
     """A call whose footage is to be decoded, and when that is too late."""
 
     call: SmallCall
@@ -55,15 +58,15 @@ class Small:
     Torch works in a thread of its own, and FFmpeg in a process, so that a busy replica can say that it is well.
     """
 
-    def __init__(self, ubm: str, settings: SmallSettings, limits: Limits):
+    def __init__(self, ubm: str, settings: SmallSettings, limits: Limits, extractors: Sequence[str] = ()):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to replicas alone
 
         close_grpc()
-        self.batch_size, self.apart = settings.batch_size, Apart(limits)
-        self.apart.start()
+        self.batch_size, self.clips = settings.batch_size, Clips(limits)
+        self.clips.apart.start()
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features
-        self.extractor = footage.extractor(self.reads)
+        self.extract = specs_of({m: info.extractor for m, info in self.reads.items()}, extractors)
         self.turns = Turns(self._together, settings.batch_size)
         self.sizes = batches("small")
         self.decoding = Turns(self._decoded, 1)
@@ -78,16 +81,24 @@ class Small:
         """An answer a sample, in order. One that cannot be read says why, and does not touch the others."""
         samples, faults = list(call.samples), dict[int, SmallOutput]()
         if call.media or any(sample.clip for sample in samples):
-            samples, faults = await self.decoding(Clips(call, until(call)))
+            samples, faults = await self.decoding(Filmed(call, until(call)))
         known = [i for i in range(len(samples)) if i not in faults]
         cuts = [known[k : k + self.batch_size] for k in range(0, len(known), self.batch_size)]
         outputs = await asyncio.gather(*(self.turns([samples[i] for i in cut]) for cut in cuts))
         by_place = dict(zip(known, (output for batch in outputs for output in batch), strict=True))
         by_place |= faults
+        kept = self._kept(call, samples, by_place)
         return [
-            SmallAnswer(by_place[i], self._missing(sample), isinstance(by_place[i], Failed))
+            SmallAnswer(by_place[i], self._missing(sample), isinstance(by_place[i], Failed), kept.get(i))
             for i, sample in enumerate(samples)
         ]
+
+    def _kept(self, call: SmallCall, samples: list[Sample], outputs: dict[int, SmallOutput]) -> dict[int, Footage]:
+        """The footage of those who are due for the large model, by place."""
+        if call.thresholds is None:
+            return {}
+        asked = due([outputs[i] for i in range(len(samples))], call.thresholds)
+        return {i: s.footage for i, s in enumerate(samples) if asked[i] and s.footage}
 
     def _together(self, calls: list[list[Sample]]) -> list[list[SmallOutput]]:
         began, samples = time.monotonic(), [sample for call in calls for sample in call]
@@ -108,8 +119,8 @@ class Small:
                 return [Failed(NAN, NAN, (NAN, NAN, NAN), error=said)]
             return [self._predict([sample])[0] for sample in samples]
 
-    def _decoded(self, calls: list[Clips]) -> list[tuple[list[Sample], dict[int, SmallOutput]]]:
-        return [self._featured(clips.call, clips.until) for clips in calls]
+    def _decoded(self, calls: list[Filmed]) -> list[tuple[list[Sample], dict[int, SmallOutput]]]:
+        return [self._featured(filmed.call, filmed.until) for filmed in calls]
 
     def _featured(self, call: SmallCall, until: float) -> tuple[list[Sample], dict[int, SmallOutput]]:
         """The samples with the features of their footage, and what to say of those that have none, by place."""
@@ -122,10 +133,12 @@ class Small:
                 try:
                     if time.monotonic() > until:
                         raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
-                    left = until - time.monotonic()
-                    samples[i] = footage.featured(sample, self.apart, self.extractor, self.reads.keys(), left)
+                    wanted, left = Wanted(self.extract, call.frames), until - time.monotonic()
+                    samples[i] = self.clips.look(sample, wanted, left)
+                    if (film := samples[i].footage) and film.fault:
+                        raise BadInput(film.fault)
                 except BadInput as error:
-                    faults[i] = SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=footage.told(error, sample))
+                    faults[i] = SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=footage.told(str(error), sample))
                 except Broken as error:
                     log.error("a clip could not be decoded", extra={"why": str(error)})
                     said = f"sample '{sample.sample_id}': its clip could not be decoded, which is our fault"

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uacs.data.media import Footage, decode
+from uacs.data.media import of_sample
 from uacs.errors import BadInput, shown
 from uacs.mllm.native.pictures import Pictures
 from uacs.mllm.native.sounds import RATE
 from uacs.mllm.native.spliced import MARKERS
 from uacs.mllm.native.turns import USER_TEXT, Turns
 from uacs.mllm.prompts import Prompt
-from uacs.records import Sample
+from uacs.records import Footage, Sample
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,9 @@ class NativeInputs:
 
     def media(self, sample: Sample) -> Media:
         """The sample's clip as model inputs; raises `BadInput` naming the sample where it does not decode."""
-        if sample.clip is None:
+        if sample.clip is None and sample.footage is None:
             return self.place(None, None)
-        if not isinstance(sample.clip, str | Path):
-            kind = type(sample.clip).__name__
-            raise BadInput(f"sample '{sample.sample_id}': clip is of type {kind}; give a path or URI, or None")
-        try:
-            return self.media_of(decode(str(sample.clip), self.frames, RATE))
-        except BadInput as error:
-            raise BadInput(f"sample '{sample.sample_id}': {error}") from None
+        return self.media_of(of_sample(sample, self.frames, RATE))
 
     def media_of(self, footage: Footage) -> Media:
         """Decoded footage as model inputs."""

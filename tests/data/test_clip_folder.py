@@ -1,0 +1,98 @@
+"""A folder of clips is a dataset: the words that lie beside them, and an id of its own for each."""
+
+import pytest
+
+from tests.data.test_media import GREYS, write
+from uacs.data.clip_folder import ClipFolder
+from uacs.data.prepare import PrepareSettings, prepare
+from uacs.errors import BadInput, WrongUse
+
+SRT = """1
+00:00:00,000 --> 00:00:01,500
+<i>Hello</i> there,
+you & me
+
+2
+00:00:02,000 --> 00:00:03,000
+{up} again
+"""
+VTT = """WEBVTT
+
+00:00.000 --> 00:01.500 align:start
+<v Bob>Good</v> &amp; bad
+
+00:02.000 --> 00:03.000
+Good & bad
+so so
+"""
+TOLD = PrepareSettings(dataset="mosi")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("v1/b.mp4", "v1/a.mp4", "v2/a.MP4", "v3.mov", "v4.mp4", "v5.mp4"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clips" / name).write_bytes(b"clip")
+    return tmp_path / "clips"
+
+
+def texts(folder):
+    source = ClipFolder(folder)
+    return {sample.sample_id: sample.text for sample in source}, source.notes
+
+
+def test_each_clip_is_a_sample_with_the_words_beside_it(folder):
+    (folder / "v1" / "a.srt").write_text(SRT)
+    (folder / "v2" / "a.vtt").write_text(VTT)
+    (folder / "v3.txt").write_text("just\nwords\n")
+    (folder / "v4.srt").write_bytes("\ufeff1\r\n00:00:00,000 --> 00:00:01,500\r\nBOM\r\n".encode())
+    (folder / "v5.srt").write_bytes(b"1\n00:00:00,000 --> 00:00:01,500\ncaf\xe9\n")
+    found, notes = texts(folder)
+    assert found == {
+        "v1/a": "Hello there, you & me {up} again",
+        "v1/b": None,
+        "v2/a": "Good & bad so so",
+        "v3": "just\nwords",
+        "v4": "BOM",
+        "v5": "café",
+    }
+    assert len(notes) == 1 and "clips alone" in notes[0]
+
+
+def test_words_that_cannot_be_read_cost_themselves(folder):
+    (folder / "v3.srt").write_text("no subtitles")
+    (folder / "v4.vtt").write_bytes(bytes(2**20 + 1))
+    (folder / "v5.srt").write_bytes(b"")
+    found, notes = texts(folder)
+    assert found["v3"] is None and found["v4"] is None and found["v5"] is None
+    assert any("sample 'v3': " in note and "v3.srt is no file of subtitles" in note for note in notes)
+    assert any("v4.vtt has over 1048576 bytes; taken without a transcript" in note for note in notes)
+
+
+def test_two_clips_of_one_name_keep_their_endings(folder):
+    (folder / "v3.wav").write_bytes(b"clip")
+    assert {"v3.mov", "v3.wav", "v4"} <= texts(folder)[0].keys()
+
+
+def test_a_folder_is_prepared_and_what_is_for_tables_is_refused(tmp_path):
+    (tmp_path / "clips").mkdir()
+    clip = write(tmp_path / "clips" / "a.mp4", GREYS)
+    (tmp_path / "clips" / "a.vtt").write_text(VTT)
+    data = prepare(tmp_path / "clips", tmp_path / "data", TOLD)
+    (sample,) = data.samples("test")
+    assert (sample.sample_id, sample.text, sample.clip) == ("a", "Good & bad so so", clip)
+    assert sample.vision.shape == (len(GREYS), 3) and sample.audio is None and sample.label is None
+    with pytest.raises(WrongUse, match="--column: for tables"):
+        prepare(tmp_path / "clips", tmp_path / "other", TOLD.model_copy(update={"columns": {"text": "words"}}))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BadInput, match="nor clips lie there"):
+        prepare(tmp_path / "none", tmp_path / "other", TOLD)
+
+
+def test_a_table_takes_what_it_does_not_say_from_beside_the_clip(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.mp4", GREYS)
+        (tmp_path / f"{name}.srt").write_text(SRT)
+    (tmp_path / "t.csv").write_text("sample_id,text,clip,label\na,,a.mp4,1\nb,its own,b.mp4,1\n")
+    data = prepare(tmp_path / "t.csv", tmp_path / "data", TOLD)
+    assert [s.text for s in data.samples("test")] == ["Hello there, you & me {up} again", "its own"]

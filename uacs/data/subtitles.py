@@ -1,0 +1,67 @@
+"""What is said in a clip, by the file that lies beside it under its name: .srt, .vtt or .txt."""
+
+import io
+import re
+
+import av
+
+from uacs.data import places
+from uacs.data.faults import Unusable
+from uacs.data.media import OPENS_NOTHING
+from uacs.errors import shown
+
+ENDINGS = (".srt", ".vtt", ".txt")
+LONGEST = 2**20  # bytes of such a file: a day of speech
+STYLE = re.compile(r"\{\\[^}]*\}")  # as {\i1}
+PLACE = 8  # commas before the words of a line, as FFmpeg writes subtitles
+
+
+def transcript(clip: str) -> str | None:
+    """What a clip's file of words says, in order, without times and styles; None where there is none.
+
+    Raises `Unusable` for one that cannot be read.
+    """
+    stem = clip[: clip.rfind(".")] if "." in clip.rpartition("/")[2] else clip
+    for ending in ENDINGS:
+        if places.is_file(stem + ending):
+            return _words(stem + ending)
+    return None
+
+
+def _words(place: str) -> str:
+    mend = "write it anew as UTF-8, or remove it"
+    try:
+        with places.open_file(place) as file:
+            content = file.read(LONGEST + 1)
+    except OSError as error:
+        raise Unusable(f"{shown(place, most=500)} cannot be read ({places.reason(error)})", mend) from None
+    if len(content) > LONGEST:
+        raise Unusable(f"{shown(place, most=500)} has over {LONGEST} bytes", "cut it")
+    text = _decoded(content)
+    if place.endswith(".txt") or not text.strip():
+        return text
+    try:
+        return " ".join(_lines(text))
+    except (av.FFmpegError, ValueError, UnicodeError) as error:
+        raise Unusable(f"{shown(place, most=500)} is no file of subtitles ({places.reason(error)})", mend) from None
+
+
+def _decoded(content: bytes) -> str:
+    """Text as it is mostly written: in UTF-8, or as Windows did before."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that are shown, one after the other; one that stays while the next comes is taken once."""
+    found: list[str] = []
+    with av.open(io.BytesIO(text.encode()), options=OPENS_NOTHING | {"format_whitelist": "srt,webvtt"}) as container:
+        for packet in container.demux():
+            for shown_ in packet.decode():
+                event = shown_.ass.decode().split(",", PLACE)[-1]
+                for line in STYLE.sub("", event).replace("\\n", "\\N").split("\\N"):
+                    if line.strip() and line.strip() not in found[-1:]:
+                        found.append(line.strip())
+    return found
