@@ -5,6 +5,7 @@ import re
 import pytest
 
 from uacs.cluster.serving.keys import Keys
+from uacs.cluster.serving.settings import EndpointSettings
 
 
 @pytest.fixture
@@ -67,3 +68,10 @@ def test_a_key_is_printed_once_and_opens(uacs, tmp_path):
     assert code == 0 and Keys(tmp_path / "keys.txt").owner(out.strip()) == "team"
     code, _, err = uacs("key", "team", "--file", tmp_path / "keys.txt")
     assert code == 1 and "has a key already" in err
+
+
+def test_what_is_said_of_a_pool_leaves_the_rest_as_it_was():
+    said = {"endpoint_pool": {"replicas": 2}, "small_pool": {"cpus": 1}, "large_pool": {"replicas": "1-4"}}
+    settings = EndpointSettings.model_validate({"ubm": "u", "mllm": "m"} | said)
+    pools = settings.endpoint_pool, settings.small_pool, settings.large_pool, settings.verifier_pool
+    assert [pool.queue for pool in pools] == [8, 256, 24, 24] and settings.endpoint_pool.replicas == (2, 2)

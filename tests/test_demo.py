@@ -166,7 +166,7 @@ def test_the_corpus_as_a_pickle_gives_the_same_outcomes_as_its_clips(made, tmp_p
     data = PreparedDataset(out / "data")
     splits = {split: list(data.samples(split)) for split in ("train", "valid", "test")}
     pickled = write_pickle(tmp_path / "demo.pkl", splits, {"audio": 60, "vision": 20})
-    told = PrepareSettings(dataset="demo", like="mosei", extractor="uacs-basic-1", clips=out / "corpus" / "Raw")
+    told = PrepareSettings(dataset="demo", like="mosei", extractor="uacs-basic-2", clips=out / "corpus" / "Raw")
     raw = open_dataset(pickled, tmp_path / "run", told)
     thresholds = Thresholds.load(out / "evaluation" / "thresholds.json")
     settings = EvaluationSettings(mllm=demo.MLLM)

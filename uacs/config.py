@@ -17,7 +17,9 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class EvaluationSettings(BaseModel):
-    """How a run is carried out. Only what `mllm.identity` names moves an answer by more than 1e-5."""
+    """How a run is carried out. Only what `mllm.identity` names moves an answer by more than 1e-5; `decoding` says
+    which clips are too much.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -40,6 +40,12 @@ class Footage:
     fault: str | None = None
 
 
+def size_of(footage: Footage | None) -> int:
+    """Bytes of its frames and sound."""
+    arrays = (footage.frames, footage.waveform) if footage else ()
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One clip of one person speaking; any modality may be missing (None), but not all.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from ray.data._internal.logical.optimizers import get_execution_plan
 
 from uacs import mllm
 from uacs.cascade.outcomes import column
@@ -15,6 +16,7 @@ from uacs.cascade.thresholds import Thresholds
 from uacs.cluster import clips
 from uacs.cluster.clips import Look
 from uacs.cluster.evaluation import Models, evaluate
+from uacs.cluster.pipeline import Ask, Work, pipeline
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import Run
 from uacs.config import EvaluationSettings
@@ -90,7 +92,7 @@ def test_a_clip_that_does_not_decode_costs_its_sample_the_clip_and_says_so(outco
 
 @pytest.fixture
 def look():
-    return Look(2, {"audio": BASIC, "vision": BASIC}, ClipSettings().limits, tasks=1, cpus=0.5)
+    return Look(2, {"audio": BASIC, "vision": BASIC}, ClipSettings().limits, tasks=1, cpus=0.5, chunks=2)
 
 
 def test_what_was_decoded_for_the_small_model_is_what_the_large_one_sees(tiny_demo, look, tmp_path):
@@ -119,6 +121,24 @@ def test_the_clip_that_a_worker_dies_over_is_found_and_costs_itself(look, monkey
     faults = [sample.footage and sample.footage.fault for sample in looked]
     assert faults[2].startswith("bad.mp4: the worker died over it")
     assert [fault for i, fault in enumerate(faults) if i not in (2, 3)] == ["looked at"] * 3
+
+
+def test_frames_beyond_what_a_task_may_keep_are_decoded_again(tiny_demo, look, monkeypatch):
+    monkeypatch.setattr(clips, "MOST", 30_000)  # two frames of 56 x 56 and a second of sound are more
+    samples = [replace(s, audio=None, vision=None) for s in PreparedDataset(tiny_demo[0] / "data").samples("test")][:3]
+    seen = clips.looked_at(samples, look)
+    assert all(sample.vision is not None and sample.footage is None for sample in seen if sample.clip)
+    assert all(sample.footage for sample in clips.by_task(seen, replace(look, extract={})) if sample.clip)
+
+
+def test_looking_at_clips_is_a_stage_of_its_own(look):
+    work = Work("data", "demo", "ubm", "out", ["app"], Ask(0.5, 0.5, False, "due"), look, None, 64, 32, 1)
+    stage = get_execution_plan(pipeline(["a", "b", "c"], work, Resources())._logical_plan)[0].dag
+    names = []
+    while stage.input_dependencies:
+        names.append(stage.name)
+        (stage,) = stage.input_dependencies
+    assert names == ["MapBatches(LargeStage)", "MapBatches(SmallStage)", "MapBatches(read_and_looked_at)"]
 
 
 def test_what_is_no_clip_s_fault_ends_the_run(look, monkeypatch):

@@ -1,8 +1,12 @@
 """A folder of clips is a dataset: the words that lie beside them, and an id of its own for each."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data.test_media import GREYS, write
+from uacs.data import places
+from uacs.data.apart import Absent
 from uacs.data.clip_folder import ClipFolder
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.errors import BadInput, WrongUse
@@ -46,7 +50,7 @@ def test_each_clip_is_a_sample_with_the_words_beside_it(folder):
     (folder / "v2" / "a.vtt").write_text(VTT)
     (folder / "v3.txt").write_text("just\nwords\n")
     (folder / "v4.srt").write_bytes("\ufeff1\r\n00:00:00,000 --> 00:00:01,500\r\nBOM\r\n".encode())
-    (folder / "v5.srt").write_bytes(b"1\n00:00:00,000 --> 00:00:01,500\ncaf\xe9\n")
+    (folder / "v5.txt").write_text("caf\xe9", encoding="utf-16")
     found, notes = texts(folder)
     assert found == {
         "v1/a": "Hello there, you & me {up} again",
@@ -63,9 +67,11 @@ def test_words_that_cannot_be_read_cost_themselves(folder):
     (folder / "v3.srt").write_text("no subtitles")
     (folder / "v4.vtt").write_bytes(bytes(2**20 + 1))
     (folder / "v5.srt").write_bytes(b"")
+    (folder / "v1" / "a.srt").write_bytes(b"1\n00:00:00,000 --> 00:00:01,500\ncaf\xe9\n")
     found, notes = texts(folder)
     assert found["v3"] is None and found["v4"] is None and found["v5"] is None
     assert any("sample 'v3': " in note and "v3.srt is no file of subtitles" in note for note in notes)
+    assert any("sample 'v1/a': " in note and "a.srt is not UTF-8; taken without" in note for note in notes)
     assert any("v4.vtt has over 1048576 bytes; taken without a transcript" in note for note in notes)
 
 
@@ -96,3 +102,48 @@ def test_a_table_takes_what_it_does_not_say_from_beside_the_clip(tmp_path):
     (tmp_path / "t.csv").write_text("sample_id,text,clip,label\na,,a.mp4,1\nb,its own,b.mp4,1\n")
     data = prepare(tmp_path / "t.csv", tmp_path / "data", TOLD)
     assert [s.text for s in data.samples("test")] == ["Hello there, you & me {up} again", "its own"]
+
+
+def test_a_clip_that_cannot_be_reached_costs_no_more_than_itself(tmp_path):
+    names = ["http://nowhere/a.mp4", "x" * 300 + ".mp4", "gone.mp4", "s3://b/a.mp4?endpoint_override=127.0.0.1:9"]
+    rows = [f"s{i},,{name},1" for i, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("\n".join(["sample_id,text,clip,label", *rows, "ok,words,,1"]) + "\n")
+    data = prepare(tmp_path / "t.csv", tmp_path / "data", TOLD)
+    assert [s.sample_id for s in data.samples("test")] == ["s0", "s1", "s2", "s3", "ok"]
+    assert sum("kept without" in note for note in data.info.notes) == 4
+
+
+@pytest.mark.parametrize(
+    ("clip", "beside"), [("s3://b/a.mp4?region=x.y", "s3://b/a.srt?region=x.y"), ("d.e/f", "d.e/f.srt")]
+)
+def test_what_lies_beside_a_clip_has_its_name(clip, beside):
+    assert places.instead(clip, ".srt") == beside
+
+
+def test_capitals_hidden_files_and_odd_names_are_taken_as_they_are_meant(tmp_path):
+    for name in ("GX01.MP4", "._GX01.MP4", ".hidden/a.mp4", "at\u202fnoon.mov"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clips" / name).write_bytes(b"clip")
+    assert list(texts(tmp_path / "clips")[0]) == ["GX01", "at_noon"]
+    for name in ("a.mp4", "a.wav", "a.mp4.mp4"):
+        (tmp_path / "clips" / name).write_bytes(b"clip")
+    with pytest.raises(BadInput, match="two clips come to the id 'a.mp4'"):
+        list(ClipFolder(tmp_path / "clips"))
+
+
+def test_an_extractor_that_is_not_used_is_refused(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"")
+    table = pa.table({"sample_id": ["a"], "text": ["so"], "audio": [[[1.0, 2.0]]], "label": [1.0]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(WrongUse, match="--extract audio=egemaps: .* leave it away"):
+        prepare(tmp_path / "t.parquet", tmp_path / "data", TOLD.model_copy(update={"extract": {"audio": "egemaps"}}))
+
+
+def test_what_an_extractor_lacks_is_said_before_anything_is_written(tmp_path):
+    (tmp_path / "clips").mkdir()
+    write(tmp_path / "clips" / "a.mp4", GREYS)
+    (tmp_path / "model.task").write_bytes(b"no model")
+    told = TOLD.model_copy(update={"extract": {"vision": f"face:{tmp_path / 'model.task'}"}})
+    with pytest.raises(Absent, match="MediaPipe is not installed|is no face model"):
+        prepare(tmp_path / "clips", tmp_path / "data", told)
+    assert not (tmp_path / "data").exists()

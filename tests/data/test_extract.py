@@ -55,13 +55,13 @@ def tone(hertz, seconds):
 
 
 def test_an_extractor_is_named_by_what_it_is_and_none_other_is_taken():
-    assert extractor(BASIC).name == "uacs-basic-1"
+    assert extractor(BASIC).name == "uacs-basic-2"
     for wrong in ("Basic", "face", "pose:", "openface", ""):
         with pytest.raises(WrongUse, match="is none of basic, egemaps, compare, face:FILE, pose:FILE"):
             extractor(wrong)
     with pytest.raises(BadInput, match="nowhere.task: cannot be read"):
         extractor("face:nowhere.task")
-    assert specs_of({"vision": "uacs-basic-1", "audio": "covarep"}) == {"vision": BASIC}
+    assert specs_of({"vision": "uacs-basic-2", "audio": "covarep"}) == {"vision": BASIC}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("opensmile") is not None, reason="openSMILE is there")

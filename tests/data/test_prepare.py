@@ -77,7 +77,7 @@ def test_features_of_clips_are_the_extractors(clips):
     audio, vision = extractor(BASIC).extract(decode(sample.clip)).values()
     assert np.array_equal(sample.vision, vision)
     assert (sample.audio is None) == (audio is None)
-    assert clips.info.features["vision"].model_dump() == {"size": 3, "extractor": "uacs-basic-1"}
+    assert clips.info.features["vision"].model_dump() == {"size": 3, "extractor": "uacs-basic-2"}
 
 
 def test_a_clip_that_does_not_decode_costs_its_features_alone(clips):

@@ -15,6 +15,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+os.environ.setdefault("SVT_LOG", "1")  # what encodes AV1 has much to say
+
 RATE, FRAMES, SECONDS = 10, 10, 1.0
 WIDTH, HEIGHT = 48, 32
 

@@ -4,22 +4,26 @@ Of clips that were not prepared, the features are what a part waits for, and the
 on the way. Of those that were, only what goes to the large model is looked at, a chunk at a time.
 """
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from uacs.data.clips import Clips
 from uacs.data.extract import Wanted
 from uacs.data.media import Limits, undecodable
 from uacs.errors import shown
 from uacs.mllm.chunk import Answering, Chunk, ChunkAnswer
-from uacs.records import Sample
+from uacs.records import Sample, size_of
 
-AHEAD = 2  # chunks of a part that are looked at or asked about at once
+MOST = 2**30
+"""Bytes of frames and sound that one task keeps; of clips beyond it they are decoded again if they are wanted."""
+DEATHS, PATIENCE, PAUSE = 2, 1800.0, 2.0  # of workers over one clip; seconds of other faults, and between two tries
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Look:
     """What a run wants of its clips, by how many tasks at once, each of so many logical CPUs.
 
     frames are the large model's, None where it reads no footage; extract are the features that are yet to be computed
-    for the UBM, by modality with the extractors' SPECs.
+    for the UBM, by modality with the extractors' SPECs. Of a part so many chunks are on their way to the large model
+    at once.
     """
 
     frames: int | None
@@ -35,17 +40,24 @@ class Look:
     limits: Limits
     tasks: int
     cpus: float
+    chunks: int
 
 
 def looked_at(samples: list[Sample], look: Look) -> list[Sample]:
     """The samples with what their clips show and sound like, as `Clips.look_at`; in the worker that calls it."""
-    return _clips(look.limits).look_at(samples, Wanted(look.extract, look.frames))
+    looked, held = [], 0
+    clips = _clips(look.limits, tuple(sorted(set(look.extract.values()))))
+    for sample in clips.look_at(samples, Wanted(look.extract, look.frames)):
+        held += size_of(sample.footage)
+        fault = sample.footage and sample.footage.fault
+        looked.append(sample if held <= MOST or fault else replace(sample, footage=None))
+    return looked
 
 
 @cache
-def _clips(limits: Limits) -> Clips:
+def _clips(limits: Limits, specs: tuple[str, ...]) -> Clips:
     """A process apart, for as long as Ray keeps this worker."""
-    return Clips(limits)
+    return Clips(limits, specs)
 
 
 def filmed(answers: Answering, look: Look) -> Answering:
@@ -62,23 +74,40 @@ def filmed(answers: Answering, look: Look) -> Answering:
         return answer
 
     def each(chunks: list[Chunk]) -> list[ChunkAnswer]:
-        with ThreadPoolExecutor(AHEAD) as threads:
+        with ThreadPoolExecutor(look.chunks) as threads:
             return list(threads.map(one, chunks))
 
     return each
 
 
 def by_task(samples: list[Sample], look: Look) -> list[Sample]:
-    """`looked_at` by a task of Ray's. One that dies with its worker is halved, until the clip at fault stands alone."""
+    """`looked_at` by a task of Ray's; the clip over which workers die again and again is found by halving.
+
+    What the cluster lacks meanwhile is waited for; raises what the task raises, which is no clip's fault.
+    """
     if all(sample.clip is None or sample.footage for sample in samples):
         return samples
-    try:
-        return ray.get(ray.remote(num_cpus=look.cpus, max_retries=1)(looked_at).remote(samples, look))
-    except RayTaskError:
-        raise  # what it raises is no clip's fault
-    except RayError as error:
-        if len(samples) > 1:
-            middle = len(samples) // 2
-            return [sample for half in (samples[:middle], samples[middle:]) for sample in by_task(half, look)]
-        fault = f"{shown(str(samples[0].clip), most=500)}: the worker died over it ({type(error).__name__})"
-        return [replace(samples[0], footage=undecodable(fault))]
+    deaths, since = 0, math.inf
+    while deaths < DEATHS:
+        try:
+            return ray.get(_task(looked_at).options(num_cpus=look.cpus).remote(samples, look))
+        except RayTaskError:
+            raise
+        except (WorkerCrashedError, OutOfMemoryError):
+            deaths += 1
+        except RayError:
+            since = min(since, time.monotonic())
+            if time.monotonic() - since > PATIENCE:
+                raise
+            time.sleep(PAUSE)
+    if len(samples) > 1:
+        middle = len(samples) // 2
+        return [sample for half in (samples[:middle], samples[middle:]) for sample in by_task(half, look)]
+    fault = f"{shown(str(samples[0].clip), most=500)}: the worker died over it {DEATHS} times; give a smaller clip"
+    return [replace(samples[0], footage=undecodable(fault))]
+
+
+@cache
+def _task(work: Callable[..., list[Sample]]) -> ray.remote_function.RemoteFunction:
+    """One for all calls: Ray keeps each that is made."""
+    return ray.remote(max_retries=0)(work)

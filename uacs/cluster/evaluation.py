@@ -25,9 +25,9 @@ from uacs.cluster import runs, status, tally
 from uacs.cluster.clips import Look
 from uacs.cluster.pipeline import Ask, PartDone, Work, stream
 from uacs.cluster.progress import READ, Counts, Progress, Told, of_table
-from uacs.cluster.resources import capped, nodes_of_ray, preflight
+from uacs.cluster.resources import Resources, capped, nodes_of_ray, preflight
 from uacs.cluster.runs import OUTCOMES, Run, read_thresholds, refuse_foreign, refuse_other_models, write_outcome
-from uacs.cluster.serving.large import deploy, reap, remove
+from uacs.cluster.serving.large import deploy, frames_of, reap, remove
 from uacs.cluster.session import ray_session, start_serve
 from uacs.config import EvaluationSettings
 from uacs.data import places
@@ -209,7 +209,7 @@ def _answer(run: Run, models: Models, ask: Ask, settings: EvaluationSettings, pr
         for folder in (run.folder, run.place(OUTCOMES)):
             places.clear_asides(folder)
         with ray_session() as ours, _workers(run, models, ask, settings, total, counts, ours) as work:
-            plan = capped(settings.resources, nodes_of_ray(), models.verifier is not None)
+            plan = capped(_plan(models, settings), nodes_of_ray(), models.verifier is not None)
             with pulse.counting(lambda: ray.get(work.tally.read.remote(), timeout=BUSY)):
                 for part in stream(missing, work, plan):
                     counts += part.counts
@@ -223,7 +223,7 @@ def _workers(
     run: Run, models: Models, ask: Ask, settings: EvaluationSettings, total: int, earlier: Counts, ours: bool
 ) -> Iterator[Work]:
     """All that a run's stages need while it lasts: its tally and its large model, up and loaded."""
-    plan, info = settings.resources, models.dataset.info
+    plan, info = _plan(models, settings), models.dataset.info
     preflight(plan, nodes_of_ray(), settings.mllm.device, models.verifier is not None)
     start_serve()
     counter = tally.take(run.run_id, total, earlier, plan.pool[1] + plan.parts_in_flight)
@@ -264,12 +264,20 @@ def _look(models: Models, app: str, settings: EvaluationSettings) -> Look:
     info, plan = models.dataset.info, settings.resources
     reads = load_config(models.ubm).features
     return Look(
-        frames=serve.get_app_handle(app).frames.remote(info.name).result(),
+        frames=frames_of(app, info.name),
         extract={modality: spec for modality, spec in info.later.items() if modality in reads},
         limits=settings.decoding.limits,
         tasks=plan.decoders,
-        cpus=plan.actor_cpus,
+        cpus=min(1.0, plan.actor_cpus),  # so much is free in any case
+        chunks=plan.replicas[1] + 1,
     )
+
+
+def _plan(models: Models, settings: EvaluationSettings) -> Resources:
+    """The resources; of raw clips, whose parts are a chunk each, as many parts wait as keep all replicas busy."""
+    plan = settings.resources
+    waiting = max(plan.parts_in_flight, plan.replicas[1] + 1) if models.dataset.info.later else plan.parts_in_flight
+    return plan.model_copy(update={"parts_in_flight": waiting})
 
 
 def _note_killed(run: Run, last: status.Status | None) -> None:

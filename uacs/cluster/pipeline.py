@@ -20,7 +20,7 @@ import pyarrow as pa
 import ray
 from ray import serve
 from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from uacs.cascade import outcomes, routing
 from uacs.cascade.deferral import Deferral, doubts
@@ -39,6 +39,9 @@ from uacs.records import Sample, SmallOutput
 
 SUSPECT = 3  # deaths of a UBM's worker over one part before its samples are asked one by one
 DEADLY = 2  # deaths over one of them before it is passed over
+PARTS_OF_A_WORKER = 256
+"""Parts after which a worker that looks at clips makes room for another. Without it Ray Data would put that stage,
+which reserves as much as the next, into the UBM's actors."""
 NAN = float("nan")
 
 
@@ -94,6 +97,12 @@ class PartDone:
 
 def stream(parts: list[str], work: Work, plan: Resources) -> Iterator[PartDone]:
     """Answer `parts` and write their outcomes; yields each part once it is written, in any order."""
+    for row in pipeline(parts, work, plan).iter_rows():
+        yield PartDone(row.pop("part"), Counts(**row))
+
+
+def pipeline(parts: list[str], work: Work, plan: Resources) -> ray.data.Dataset:
+    """The stages, not begun yet."""
     fewest, most = (min(size, len(parts)) for size in plan.pool)
     named = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     if work.look.extract:
@@ -103,9 +112,10 @@ def stream(parts: list[str], work: Work, plan: Resources) -> Iterator[PartDone]:
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=work.look.cpus,
-            concurrency=work.look.tasks,
+            compute=TaskPoolStrategy(min(work.look.tasks, len(parts))),
+            max_calls=PARTS_OF_A_WORKER,
         )
-    pipeline = named.map_batches(
+    return named.map_batches(
         SmallStage,
         fn_constructor_kwargs=dict(work=work, cuda=plan.pool_gpus > 0),
         batch_size=1,
@@ -121,8 +131,6 @@ def stream(parts: list[str], work: Work, plan: Resources) -> Iterator[PartDone]:
         compute=ActorPoolStrategy(size=min(plan.parts_in_flight, len(parts))),
         num_cpus=plan.actor_cpus,
     )
-    for row in pipeline.iter_rows():
-        yield PartDone(row.pop("part"), Counts(**row))
 
 
 def read_and_looked_at(batch: pa.Table, data: Place, look: Look) -> pa.Table:
@@ -244,5 +252,6 @@ def _packed(part: str, *content: Any) -> pa.Table:
 
 def _unpacked(row: pa.Table) -> tuple[str, Any]:
     """A part's name and content; raises `RuntimeError` if it came in pieces."""
-    ((part, content),) = zip(row["part"].to_pylist(), row["content"], strict=True)
-    return part, pickle.loads(content.as_buffer())
+    if row.num_rows != 1:
+        raise RuntimeError(f"Ray Data cut a part, or joined some: {row.num_rows} rows arrived together")
+    return row["part"][0].as_py(), pickle.loads(row["content"][0].as_buffer())

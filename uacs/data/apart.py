@@ -11,15 +11,16 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from io import BufferedIOBase
 from typing import IO, Any
 
 import numpy as np
 
-from uacs.data.extract import Found, Wanted, find
+from uacs.data.extract import Found, Wanted, extractor, find
 from uacs.data.media import RATE, Limits
-from uacs.errors import BadInput, reason, shown
+from uacs.errors import BadInput, Refused, UacsError, reason, shown
 from uacs.records import Footage
 
 START = 60.0  # seconds in which a process has to be there
@@ -32,15 +33,19 @@ class Broken(RuntimeError):
     """Decoding failed, which is no fault of the clip's."""
 
 
+class Absent(Broken, Refused):
+    """There is no process to decode with, or an extractor cannot begin: no clip can be looked at here."""
+
+
 class Apart:
     """Decodes clips one at a time in a process of its own, which a clip that is too much for it costs its life.
 
-    The next clip gets a new one. It ends with this process, at the latest when the clip under way has had its time,
-    or by `close`.
+    The next clip gets a new one, in which the extractors of those SPECs are loaded before. It ends with this process,
+    at the latest when the clip under way has had its time, or by `close`.
     """
 
-    def __init__(self, limits: Limits):
-        self.limits = limits
+    def __init__(self, limits: Limits, specs: Iterable[str] = ()):
+        self.limits, self.specs = limits, list(specs)
         self._process: subprocess.Popen | None = None
         self._ended = False
 
@@ -79,21 +84,25 @@ class Apart:
         return Found({m: {"audio": audio, "vision": vision}[m] for m in wanted.extract}, footage)
 
     def start(self) -> subprocess.Popen:
-        """Have the process there; raises `Broken` if it does not come."""
+        """Have the process there; raises `Absent` if it does not come."""
         if self._ended:
-            raise Broken("what decodes clips was ended")
+            raise Absent("what decodes clips was ended")
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, json.dumps(asdict(self.limits))],
+                [sys.executable, "-m", __name__, json.dumps([asdict(self.limits), self.specs])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=_environment(),
                 start_new_session=True,  # a Ctrl-C is not for it: what was taken on is finished
             )
+            if self._ended:  # meanwhile, by another thread
+                self._process.kill()
             answers = _of(self._process.stdout)
-            if not select.select([answers], [], [], START)[0] or answers.readline(LONGEST) != READY:
-                raise Broken(f"the process that decodes clips does not start ({self.close()})")
+            said = answers.readline(LONGEST) if select.select([answers], [], [], START)[0] else b""
+            if said != READY:
+                code, why = self.close(), said.decode(errors="replace").strip()
+                raise Absent(why or f"the process that decodes clips does not start ({code})")
         return self._process
 
     def end(self) -> None:
@@ -133,14 +142,20 @@ class Apart:
 
 def main() -> None:
     """Decode what is asked for on standard input, a line of JSON each, until it ends."""
-    limits = Limits(**json.loads(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "wb")
-    most = _bounded(2 * limits.bytes + SLACK)
-    answers.write(READY)
-    answers.flush()
+    told, specs = json.loads(sys.argv[1])
+    limits, answers = Limits(**told), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # what FFmpeg remarks is no answer
         os.dup2(nowhere, stream)
+    try:
+        for spec in specs:
+            extractor(spec).begin()
+    except UacsError as error:
+        answers.write(f"{error}\n".encode())
+        return
+    most = _bounded(2 * limits.bytes + SLACK)
+    answers.write(READY)
+    answers.flush()
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, asked["clock"] + GRACE)  # ends it inside of any call
@@ -158,6 +173,8 @@ def _answered(
     """What is said of a clip, and what was wanted of it, in the order of `KINDS`."""
     said: dict[str, Any] = {"wrong": None, "broken": None, "last": False}
     try:
+        for spec in wanted["extract"].values():
+            _has_begun(spec)
         found = find(clip, Wanted(**wanted), replace(limits, clock=clock))
         film = found.footage
         features = [found.features.get(modality) for modality in ("audio", "vision")]
@@ -167,9 +184,19 @@ def _answered(
     except MemoryError:
         most = f"{limits.bytes / 2**20:g} MiB"
         said |= {"wrong": f"{shown(clip, most=500)}: takes over {most}; give a shorter or smaller clip", "last": True}
+    except Broken as error:
+        said["broken"] = str(error)
     except Exception as error:
         said["broken"] = f"{type(error).__name__}: {reason(error)}"
     return said, [None] * len(KINDS)
+
+
+def _has_begun(spec: str) -> None:
+    """What an extractor lacks is no clip's fault."""
+    try:
+        extractor(spec).begin()
+    except UacsError as error:
+        raise Broken(str(error)) from error
 
 
 KINDS = (np.float32, np.float32, np.uint8, np.float64, np.float32)
@@ -191,8 +218,9 @@ def _of(stream: IO[bytes] | None) -> BufferedIOBase:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what is secret to Ray."""
+    """This process's, without what is secret to Ray; with one thread, since processes share the work."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    kept |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 

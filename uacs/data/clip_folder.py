@@ -38,7 +38,7 @@ class ClipFolder:
 
     def __init__(self, place: Place):
         self.place = place
-        self.names = sorted(places.files_under(place, *ENDINGS, *(ending.upper() for ending in ENDINGS)))
+        self.names = clips_under(place)
         if not self.names:
             raise BadInput(f"{place}: no clip lies there; name a folder with some, as {', '.join(ENDINGS[:4])}")
         self.count: int | None = len(self.names)
@@ -48,13 +48,23 @@ class ClipFolder:
 
     def __iter__(self) -> Iterator[Sample]:
         """A clip's id is its path without the ending, unless there is another clip of that name."""
-        times = Counter(map(_stem, self.names))
-        notes = SampleNotes()
+        times, notes = Counter(map(_stem, self.names)), SampleNotes()
+        seen: set[str] = set()
         for name in self.names:
-            sample_id = identifier(_stem(name) if times[_stem(name)] == 1 else name, str(self.place))
+            plain = "".join(c if c.isprintable() else "_" for c in name)
+            sample_id = identifier(_stem(plain) if times[_stem(name)] == 1 else plain, str(self.place))
+            if sample_id in seen:
+                raise BadInput(f"{self.place}: two clips come to the id '{sample_id}'; give one another name")
+            seen.add(sample_id)
             clip = places.within(self.place, name)
             yield Sample(sample_id, _text(clip, sample_id, notes), clip=clip, split="test")
         self.notes += notes.lines()
+
+
+def clips_under(place: Place) -> list[str]:
+    """The clips below a folder, each relative to it, in order; hidden files are none."""
+    names = (name for name in places.files_under(place, "") if name.lower().endswith(ENDINGS))
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
 
 def _stem(name: str) -> str:

@@ -6,7 +6,7 @@ and the sample says why.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from uacs.data.apart import Apart, Broken
+from uacs.data.apart import Absent, Apart, Broken
 from uacs.data.extract import Wanted
 from uacs.data.media import Limits, undecodable
 from uacs.errors import BadInput, shown
@@ -41,10 +41,10 @@ class ClipSettings(BaseModel):
 
 
 class Clips:
-    """Looks at clips one after the other, in a process apart."""
+    """Looks at clips one after the other, in a process apart, by extractors of those SPECs."""
 
-    def __init__(self, limits: Limits):
-        self.apart = Apart(limits)
+    def __init__(self, limits: Limits, specs: Iterable[str] = ()):
+        self.apart = Apart(limits, specs)
 
     def look(self, sample: Sample, wanted: Wanted, clock: float = math.inf) -> Sample:
         """The sample with footage and features, of those in `modalities` that it does not bring, in so many seconds.
@@ -62,13 +62,16 @@ class Clips:
     def look_at(self, samples: Sequence[Sample], wanted: Wanted) -> list[Sample]:
         """All of them; those without a clip, or of which is known that it does not decode, as they are.
 
-        What breaks over one clip is that clip's fault; raises `Broken` where it breaks over each of several.
+        What breaks over one clip is that clip's fault; raises `Broken` where it breaks over each of several, `Absent`
+        where none can be looked at.
         """
         looked, broken = list(samples), []
         due = [i for i, s in enumerate(samples) if s.clip is not None and s.footage is None]
         for i in due:
             try:
                 looked[i] = self.look(samples[i], wanted)
+            except Absent:
+                raise
             except Broken as error:
                 broken.append(error)
                 clip = shown(str(samples[i].clip), most=500)
@@ -81,8 +84,8 @@ class Clips:
 class ClipPool:
     """So many `Clips` at work at once; a context. Left by an exception, it ends what they are at."""
 
-    def __init__(self, limits: Limits, processes: int):
-        self._all = [Clips(limits) for _ in range(processes)]
+    def __init__(self, limits: Limits, processes: int, specs: Iterable[str] = ()):
+        self._all = [Clips(limits, specs) for _ in range(processes)]
         self._free = SimpleQueue[Clips]()
         for clips in self._all:
             self._free.put(clips)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from uacs.data.media import Limits, decode
-from uacs.errors import BadInput, WrongUse, shown
+from uacs.errors import WrongUse, shown
 from uacs.records import Footage
 
 BASIC = "basic"
@@ -62,14 +62,18 @@ class Extractor:
 
 @cache
 def extractor(spec: str) -> Extractor:
-    """The extractor that a SPEC names; raises `WrongUse` for none, `BadInput` where its package or file is missing."""
+    """The extractor that a SPEC names; raises `WrongUse` for none, `BadInput` where its file is missing.
+
+    Whether its package is there is seen when it begins, which raises `BadInput` where it is not.
+    """
     kind, _, file = spec.partition(":")
     if spec == BASIC:
-        return Extractor("uacs-basic-1", {"audio": 1, "vision": 3}, Basic)
+        return Extractor("uacs-basic-2", {"audio": 1, "vision": 3}, Basic)
     if spec in BUILT_IN:
         from uacs.data import smile
 
-        return Extractor(f"opensmile-{spec}-lld-1", {"audio": smile.size(spec)}, lambda: smile.Smile(spec), looks=False)
+        sizes = {"audio": smile.SETS[spec][1]}
+        return Extractor(f"opensmile-{spec}-lld-1", sizes, lambda: smile.Smile(spec), looks=False)
     if kind in ("face", "pose") and file:
         from uacs.data import landmarks
 
@@ -81,18 +85,18 @@ def extractor(spec: str) -> Extractor:
 def specs_of(names: Mapping[str, str], given: Iterable[str] = ()) -> dict[str, str]:
     """By modality the SPEC of the extractor that has such a name, of the built-in ones and those given.
 
-    Modalities whose features no program of ours computes, or none that was given, are left out.
+    Modalities whose features no program of ours computes, or one that was not given, are left out. Raises `WrongUse`
+    for one that was given and has none of these names.
 
-    >>> specs_of({"audio": "uacs-basic-1", "vision": "openface"})
+    >>> specs_of({"audio": "uacs-basic-2", "vision": "openface"})
     {'audio': 'basic'}
     """
-    known: dict[str, str] = {}
-    for spec in (*given, *BUILT_IN):
-        try:
-            known.setdefault(extractor(spec).name, spec)
-        except BadInput:  # its package is not installed
-            if spec not in BUILT_IN:
-                raise
+    known = {extractor(spec).name: spec for spec in BUILT_IN}
+    for spec in given:
+        name = extractor(spec).name
+        if name not in names.values():
+            raise WrongUse(f"extractor {spec}: it makes {name}, and the UBM reads {', '.join(names.values())}")
+        known[name] = spec
     return {modality: known[name] for modality, name in names.items() if name in known}
 
 
@@ -174,8 +178,12 @@ def _brightness_and_movement(frames: list[tuple[float, float, float]]) -> np.nda
 
 
 def _brightness_and_centroid(frame: np.ndarray) -> tuple[float, float, float]:
-    rows = frame.sum(axis=(1, 2), dtype=np.int64)
-    columns = frame.sum(axis=(0, 2), dtype=np.int64)
+    """Sums by matrix product, which is several times faster; of whole numbers below 2^24 float32 loses nothing."""
+    height, width, channels = frame.shape
+    exact: Any = np.float32 if 255 * max(height, width * channels) < 2**24 else np.float64
+    values = frame.reshape(height, -1).astype(exact)
+    rows = (values @ np.ones(width * channels, exact)).astype(np.float64)
+    columns = (np.ones(height, exact) @ values).astype(np.float64).reshape(width, channels).sum(axis=1)
     total = rows.sum()
     return total / (frame.size * 255), _centroid(rows, total), _centroid(columns, total)
 

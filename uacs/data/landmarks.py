@@ -58,7 +58,7 @@ def _numbers(kind: str, file: str) -> Callable[[np.ndarray], np.ndarray | None]:
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
-    except ImportError:
+    except (ImportError, OSError):  # the second of a library that it lacks
         raise BadInput(f"extractor {kind}: MediaPipe is not installed; pip install 'uacs[mediapipe]'") from None
     base = BaseOptions(model_asset_path=file)
     try:

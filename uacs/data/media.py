@@ -98,7 +98,8 @@ def decode(
     try:
         film, sound = _read(path, frames, sample_rate, watch, see)
         if film.mistaken:  # the container's count of its frames was wrong: those wanted are others
-            film = _read(path, frames, None, watch, None, film.count)[0]
+            film.chosen.clear()
+            film = _read(path, frames, None, watch, None, film.count, sound.held)[0]
         pictures, times = film.kept()
         waveform = sound.waveform()
     except (_Over, av.FFmpegError, OSError, ValueError) as error:  # ValueError: the sound changes its layout midway
@@ -254,13 +255,20 @@ def _opened(path: str, watch: _Watch) -> Iterator[av.container.InputContainer]:
 
 
 def _read(
-    path: str, wanted: int | None, sample_rate: int | None, watch: _Watch, see: See | None, count: int | None = None
+    path: str,
+    wanted: int | None,
+    sample_rate: int | None,
+    watch: _Watch,
+    see: See | None,
+    count: int | None = None,
+    held: float = 0,
 ) -> "tuple[_Film, _Sound]":
     """A clip's pictures and its sound, read once from front to end; no sound without a sample rate.
 
-    `count` is how many frames there are, where the container's word is known to be wrong.
+    `count` is how many frames there are, where the container's word is known to be wrong; `held` are bytes that are
+    kept already.
     """
-    watch.held = 0
+    watch.held = held
     with _opened(path, watch) as container:
         stream = _video_stream(container)
         tracks = container.streams.audio[:1] if sample_rate else []
@@ -328,7 +336,7 @@ class _Sound:
     """The sound of a clip, as mono float32."""
 
     def __init__(self, sample_rate: int, watch: _Watch):
-        self.sample_rate, self.watch, self.seconds = sample_rate, watch, 0.0
+        self.sample_rate, self.watch, self.seconds, self.held = sample_rate, watch, 0.0, 0.0
         self.resampler: av.AudioResampler | None = None
         self.blocks: list[np.ndarray] = []
 
@@ -337,6 +345,7 @@ class _Sound:
         self.seconds += more
         self.watch.seconds(self.seconds)
         self.watch.hold(more * self.sample_rate * 4 + PIECE)
+        self.held += more * self.sample_rate * 4 + PIECE
         if self.resampler is None:
             # of more than two channels FFmpeg adds up floats, which may come to more than 1; integers it keeps within
             format = "s32" if frame.layout.nb_channels > 2 else "flt"

@@ -103,6 +103,13 @@ def normal(place: Place) -> str:
     return scheme + mark + posixpath.normpath(rest) + options
 
 
+def instead(place: Place, ending: str) -> str:
+    """What lies beside a file under its name with another ending."""
+    path, options = _cut(place)
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, (name.rpartition(".")[0] or name) + ending) + options
+
+
 def ends(place: Place, *suffixes: str) -> bool:
     """Whether a place's name has one of those endings."""
     return _cut(place)[0].endswith(suffixes)
@@ -129,7 +136,7 @@ def stamp(place: Place) -> str | None:
     try:
         filesystem, path = resolve(place)
         info = filesystem.get_file_info(path)
-    except (BadInput, OSError):
+    except (BadInput, OSError, ValueError):
         return None
     return f"{info.size}-{info.mtime_ns}" if info.type == FileType.File else None
 

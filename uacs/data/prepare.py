@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uacs import datasets
 from uacs.data import places
-from uacs.data.clip_folder import ENDINGS as CLIPS
-from uacs.data.clip_folder import ClipFolder
+from uacs.data.clip_folder import ClipFolder, clips_under
 from uacs.data.clips import ClipPool, ClipSettings
 from uacs.data.extract import BASIC, absolute_spec, extractor
 from uacs.data.features import read_features
@@ -68,7 +67,10 @@ def prepare(
     samples = open_source(source, name, like, settings)
     files = {m: read_features(path, m) for m in MODALITIES if (path := getattr(settings, m))}
     computed = {m: spec for m, spec in _extractors(settings).items() if m not in files and m not in samples.provides}
-    pool = ClipPool(settings.decoding.limits, settings.processes)
+    if unused := sorted(settings.extract.keys() - computed.keys()):
+        where = "--audio and --vision, or the source, bring it"
+        raise WrongUse(f"--extract {unused[0]}={settings.extract[unused[0]]}: {where}; leave it away")
+    pool = ClipPool(settings.decoding.limits, settings.processes, set(computed.values()))
     with PartWriter(out, files, computed, pool, later) as writer, pool:
         for sample in samples:
             if writer.add(sample) and progress:
@@ -147,7 +149,7 @@ def located(place: Place) -> Place:
         return inside
     if _of_parquet(place):
         return place
-    if any(places.files_under(place, *CLIPS)):
+    if clips_under(place):
         return place
     pickles = sorted(name for suffix in PICKLES for name in places.files_under(place, suffix))
     instead = f"; of its pickles name one, as {places.within(place, pickles[0])}" if pickles else ""
@@ -164,7 +166,8 @@ def _of_parquet(place: Place) -> bool:
 def _clip_folder(place: Place, settings: PrepareSettings) -> ClipFolder:
     for option in ("clips", "columns", "extractor"):
         if getattr(settings, option):
-            raise WrongUse(f"--{option.rstrip('s')}: for tables; {place} is a folder of clips")
+            named = {"columns": "--column"}.get(option, f"--{option}")
+            raise WrongUse(f"{named}: for tables; {place} is a folder of clips")
     return ClipFolder(place)
 
 

@@ -20,7 +20,7 @@ class Smile:
     """One clip's descriptors of the set `name`."""
 
     def __init__(self, name: str):
-        self.name = name
+        self.smile = _smile(name)
 
     def see(self, picture: np.ndarray, seconds: float) -> None:
         """Nothing: it listens."""
@@ -30,21 +30,15 @@ class Smile:
         if waveform is None:
             return {"audio": None}
         silence = np.zeros(max(0, round(SHORTEST * sample_rate) - len(waveform)), np.float32)
-        found = _smile(self.name).process_signal(np.concatenate([waveform, silence]), sample_rate)
+        found = self.smile.process_signal(np.concatenate([waveform, silence]), sample_rate)
         return {"audio": np.nan_to_num(found.to_numpy(np.float32), posinf=0.0, neginf=0.0)}
-
-
-def size(name: str) -> int:
-    """Descriptors a step of a set; raises `BadInput` where openSMILE is not installed."""
-    _smile(name)
-    return SETS[name][1]
 
 
 @cache
 def _smile(name: str) -> Any:
     try:
         import opensmile
-    except ImportError:
+    except (ImportError, OSError):  # the second of a library that it lacks
         raise BadInput(f"extractor {name}: openSMILE is not installed; pip install 'uacs[opensmile]'") from None
     which = getattr(opensmile.FeatureSet, SETS[name][0])
     return opensmile.Smile(feature_set=which, feature_level=opensmile.FeatureLevel.LowLevelDescriptors)

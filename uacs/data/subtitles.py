@@ -1,5 +1,6 @@
 """What is said in a clip, by the file that lies beside it under its name: .srt, .vtt or .txt."""
 
+import codecs
 import io
 import re
 
@@ -8,7 +9,7 @@ import av
 from uacs.data import places
 from uacs.data.faults import Unusable
 from uacs.data.media import OPENS_NOTHING
-from uacs.errors import shown
+from uacs.errors import BadInput, shown
 
 ENDINGS = (".srt", ".vtt", ".txt")
 LONGEST = 2**20  # bytes of such a file: a day of speech
@@ -21,10 +22,14 @@ def transcript(clip: str) -> str | None:
 
     Raises `Unusable` for one that cannot be read.
     """
-    stem = clip[: clip.rfind(".")] if "." in clip.rpartition("/")[2] else clip
     for ending in ENDINGS:
-        if places.is_file(stem + ending):
-            return _words(stem + ending)
+        place = places.instead(clip, ending)
+        try:
+            there = places.is_file(place)
+        except (BadInput, OSError, ValueError):  # what the clip itself will come to as well
+            return None
+        if there:
+            return _words(place)
     return None
 
 
@@ -37,21 +42,16 @@ def _words(place: str) -> str:
         raise Unusable(f"{shown(place, most=500)} cannot be read ({places.reason(error)})", mend) from None
     if len(content) > LONGEST:
         raise Unusable(f"{shown(place, most=500)} has over {LONGEST} bytes", "cut it")
-    text = _decoded(content)
-    if place.endswith(".txt") or not text.strip():
+    try:
+        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unusable(f"{shown(place, most=500)} is not UTF-8", "write it anew as UTF-8") from None
+    if places.ends(place, ".txt") or not text.strip():
         return text
     try:
         return " ".join(_lines(text))
     except (av.FFmpegError, ValueError, UnicodeError) as error:
         raise Unusable(f"{shown(place, most=500)} is no file of subtitles ({places.reason(error)})", mend) from None
-
-
-def _decoded(content: bytes) -> str:
-    """Text as it is mostly written: in UTF-8, or as Windows did before."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
 
 
 def _lines(text: str) -> list[str]:

@@ -30,7 +30,6 @@ class PartWriter:
 
     def __init__(self, out: Path, files: dict[str, FeatureFile], computed: dict[str, str], pool: ClipPool, later: bool):
         self.out, self.files, self.computed, self.later = out, files, computed, later
-        self.rows = LATER_ROWS if later else PART_ROWS
         self.parts: dict[str, PartInfo] = {}
         self.notes: list[str] = []
         self._samples = SampleNotes()
@@ -63,7 +62,8 @@ class PartWriter:
         self._first = self._first or sample.sample_id
         self.largest_label = max(self.largest_label, abs(sample.label or 0.0))
         self._waiting.setdefault(split, []).append(self._with_files(sample))
-        full = len(self._waiting[split]) == self.rows
+        self._clips_seen |= bool(self.computed and sample.clip)
+        full = len(self._waiting[split]) >= (LATER_ROWS if self.later and self._clips_seen else PART_ROWS)
         if full:
             self._write(split)
         return full
@@ -118,10 +118,7 @@ class PartWriter:
         self.written += len(samples)
 
     def _with_computed(self, samples: list[Sample]) -> list[Sample]:
-        if not self.computed or not any(s.clip for s in samples):
-            return samples
-        self._clips_seen = True
-        if self.later:
+        if self.later or not self.computed or not any(s.clip for s in samples):
             return samples
         looked = self._pool.look_at(samples, Wanted(self.computed))
         for sample in looked:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.serving.calls import ON_THE_WAY, LargeCall, LargeReply, SmallAnswer, through, until
 from uacs.cluster.serving.cascade import Cascade
 from uacs.cluster.serving.trouble import Down, Full, Late
-from uacs.records import NOT_ASKED, STAGES, LargeOutput, Sample, SmallOutput
+from uacs.records import NOT_ASKED, STAGES, Footage, LargeOutput, Sample, SmallOutput
 
 TAUS = Thresholds(tau_small=0.5, tau_large=0.5)
 SURE, UNSURE = 0.1, 0.9
@@ -238,3 +239,23 @@ def test_a_large_model_that_does_not_run_is_not_waited_for():
     assert time.monotonic() - began < 5 and not asked
     assert settled(answered)[1] == "small" and isinstance(answered.lost[0], Down)
     assert "the large model does not run" in str(answered.lost[0])
+
+
+def test_frames_that_the_small_model_decoded_go_along_to_those_who_are_due(tmp_path):
+    film, asked = Footage(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2.0), None, 16000), []
+
+    async def small(call):
+        asked.append(call)
+        answers = await small_of(1.0, [SURE, UNSURE])(call)
+        return [replace(answer, footage=film if answer.output.u > 0.5 else None) for answer in answers]
+
+    large, again = Large(u=UNSURE), Large()
+    cascade = Cascade(small, large, again, 32, "mosi")
+    cascade.frames = 2
+    samples = [Sample("a", text="x"), Sample("b", text="x")]
+    asyncio.run(cascade.answer(samples, {0: b"one", 1: b"two"}, TAUS, "verify", 5.0))
+    (chunk,) = [call.chunk for call in large.calls]
+    assert [(s.sample_id, s.footage is film) for s in chunk.samples] == [("b", True)]
+    assert asked[0].frames == 2 and asked[0].thresholds == TAUS and large.calls[0].media == {0: b"two"}
+    asyncio.run(cascade.answer(samples, {}, TAUS, "small", 5.0))
+    assert asked[1].frames is None

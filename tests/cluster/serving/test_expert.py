@@ -1,17 +1,20 @@
 """The large model behind the endpoint: calls read together, each back by its deadline with what there is."""
 
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from ray import serve
 
 from tests.cluster.chaos import wait_until
+from tests.data.test_media import GREYS, write
 from uacs.cluster.serving.calls import LargeCall
 from uacs.cluster.serving.expert import Expert
 from uacs.data.media import Limits
 from uacs.mllm import MllmSettings
 from uacs.mllm.chunk import Chunk
-from uacs.records import NOT_ASKED, LargeOutput, Sample, SmallOutput
+from uacs.records import NOT_ASKED, Footage, LargeOutput, Sample, SmallOutput
 
 UNSURE = 0.9
 SLOW = 4.0
@@ -21,13 +24,14 @@ class Model:
     """A large model that answers by a sample's text: `slow` takes its time over stage 3, `bad` raises."""
 
     readout = "decode"
-    frames = None
+    frames = 2
 
     def __init__(self):
-        self.batches = []
+        self.batches, self.seen = [], {}
 
     def answer_and_verify(self, samples, small, due):
         self.batches.append([s.sample_id for s in samples])
+        self.seen |= {s.sample_id: s.footage for s in samples}
         if any(s.text == "bad" for s in samples):
             raise ValueError("no such thing")
         large = [LargeOutput(2.0, UNSURE, "ok", 0.1) for _ in samples]
@@ -51,6 +55,10 @@ class Standing(Expert):
         """The ids that were asked together since the last time."""
         seen, self.model.batches = self.model.batches, []
         return seen
+
+    async def film(self, sample_id):
+        """What the model was shown of a sample."""
+        return self.model.seen[sample_id]
 
     async def health(self):
         """What a check of it says now, with a second's patience."""
@@ -142,3 +150,18 @@ def test_a_busy_model_is_well_until_it_has_been_at_one_batch_for_too_long(replic
     wait_until(lambda: "at one batch" in (replica.health.remote().result() or ""), seconds=SLOW)
     slow.result()
     wait_until(lambda: replica.health.remote().result() is None)
+
+
+def test_footage_that_comes_along_is_shown_and_a_clip_is_looked_at_where_none_fits(replica, tmp_path):
+    clip = Path(write(tmp_path / "clip.mp4", GREYS)).read_bytes()
+    few, many = (Footage(np.full((n, 4, 4, 3), 9, np.uint8), np.arange(float(n)), None, 16000) for n in (2, 8))
+    samples = [Sample(f"film{i}", text="x", footage=film) for i, film in enumerate((few, many, None))]
+    samples.append(Sample("film3", text="x"))
+    small = [SmallOutput(-1.0, UNSURE, (0.2, 0.3, 0.5))] * 4
+    media = {0: b"never opened", 1: clip, 2: clip, 3: b"no clip"}
+    reply = replica.answer.remote(LargeCall(Chunk(samples, small, 0.5, "never"), media, 5.0)).result()
+    assert [output.status for output in reply.large] == ["ok"] * 4  # this model answers whatever it is shown
+    seen = [replica.film.remote(f"film{i}").result() for i in range(4)]
+    assert seen[0].frames.mean() == 9 and [len(film.frames) for film in seen[:3]] == [2, 2, 2]
+    assert seen[1].frames.shape == seen[2].frames.shape == (2, 48, 32, 3)
+    assert seen[3].fault.startswith("clip: not a clip that decodes") and "/tmp" not in seen[3].fault

@@ -62,7 +62,7 @@ class SmallAnswer:
 class LargeCall:
     """A chunk for the large model or the verifier; what there is of it when the time is up is the answer.
 
-    media are clips whose samples come without footage, by their places.
+    media are clips, by their samples' places, for whoever has no use for the footage that comes along.
     """
 
     chunk: Chunk

@@ -49,15 +49,15 @@ class Answered:
 class Cascade:
     """The models behind the endpoint, asked in the order of Algorithm 1.
 
-    frames says by name, once it is known, how many of a clip the large model and the verifier look at: those come from
-    the small model, which decodes clips.
+    frames is, once it is known, how many of a clip the large model looks at: they come from the small model, which
+    decodes clips.
     """
 
     def __init__(self, small: Asking, large: Asking, verifier: Asking | None, chunk_size: int, dataset: str):
         self.small, self.large, self.verifier = small, large, verifier
         self.chunk_size, self.dataset = chunk_size, dataset
         self.traffic = Traffic()
-        self.frames: dict[str, int | None] = {}
+        self.frames: int | None = None
 
     async def answer(
         self, samples: list[Sample], media: Media, thresholds: Thresholds, max_stage: MaxStage, seconds: float
@@ -69,7 +69,7 @@ class Cascade:
         """
         until = time.monotonic() + seconds - SPARE
         self.traffic.count(samples=len(samples))
-        frames = None if max_stage == "small" else self.frames.get("large")
+        frames = None if max_stage == "small" else self.frames
         call = SmallCall(samples, media, 0, frames=frames, thresholds=thresholds)
         small = await _called(self.small, call, until, "the small model")
         if small and all(answer.ours for answer in small):
@@ -113,7 +113,7 @@ class Cascade:
         chunk = Chunk(seen, [small[i].output for i in at], tau_large, first, dataset=self.dataset)
         clips = {k: media[i] for k, i in enumerate(at) if i in media}
         try:
-            reply = await _called(self.large, _large(chunk, clips), until, "the large model")
+            reply = await _called(self.large, LargeCall(chunk, clips, 0), until, "the large model")
         except Trouble as trouble:
             return _nothing(len(at), trouble), trouble
         if self.verifier is None or verify == "never":
@@ -127,10 +127,7 @@ class Cascade:
         at = np.flatnonzero(chunk.due(chunk.small, large)).tolist()
         if at:
             self.traffic.count(verifier=len(at))
-            again = chunk.part(at)
-            if self.frames.get("verifier") != self.frames.get("large"):
-                again = replace(again, samples=[replace(sample, footage=None) for sample in again.samples])
-            asked = _large(again, {k: clips[i] for k, i in enumerate(at) if i in clips})
+            asked = LargeCall(chunk.part(at), {k: clips[i] for k, i in enumerate(at) if i in clips}, 0)
             try:
                 looked = (await _called(self.verifier, asked, until, "the verifier")).verify
             except Trouble as error:
@@ -143,11 +140,6 @@ class Cascade:
 def bare(sample: Sample, footage: Footage | None = None) -> Sample:
     """A sample without features, which the large model does not read, with what was decoded of its clip."""
     return replace(sample, audio=None, vision=None, footage=footage)
-
-
-def _large(chunk: Chunk, clips: Media) -> LargeCall:
-    """A call with the clips, by place, of which no footage is there."""
-    return LargeCall(chunk, {k: clip for k, clip in clips.items() if chunk.samples[k].footage is None}, 0)
 
 
 async def _called(ask: Asking | None, call: SmallCall | LargeCall, until: float, who: str) -> Any:

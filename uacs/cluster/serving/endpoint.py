@@ -91,7 +91,7 @@ class Endpoint:
         self.refused: str | None = None
         loop = asyncio.get_running_loop()
         self._telling = loop.create_task(self._tell())
-        self._learning = [loop.create_task(self._learn(name, handle)) for name, handle in experts.items()]
+        self._learning = loop.create_task(self._learn(large))
 
     def reconfigure(self, user_config: dict) -> None:
         """Take thresholds on, if they are some, and of these models; raises only if there are none to go on with.
@@ -171,11 +171,11 @@ class Endpoint:
             self.watch.tell()
             await asyncio.sleep(EVERY)
 
-    async def _learn(self, name: str, handle: DeploymentHandle) -> None:
-        """How many frames a model looks at; another version's may be another number."""
+    async def _learn(self, large: DeploymentHandle) -> None:
+        """How many frames the large model looks at; another version's may be another number."""
         while True:
             with suppress(Exception):  # whatever it is, another time it may answer
-                self.service.cascade.frames[name] = await handle.frames.remote()
+                self.service.cascade.frames = await large.frames.remote()
             await asyncio.sleep(LEARNT)
 
     def _admit(self, request: Request) -> None:

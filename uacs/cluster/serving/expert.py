@@ -140,21 +140,35 @@ class Expert:
             which[i] = LargeOutput(status="unavailable", error=said)
 
     def _asked(self, rows: list[Row]) -> None:
-        named = [call.call.chunk.samples[i] for call, i in rows]
-        media = {k: call.call.media[i] for k, (call, i) in enumerate(rows) if i in call.call.media}
+        named = [self._fitting(call.call.chunk.samples[i]) for call, i in rows]
+        media = {
+            k: call.call.media[i]
+            for k, (call, i) in enumerate(rows)
+            if i in call.call.media and named[k].footage is None
+        }
         small = [replace(call.call.chunk.small[i]) for call, i in rows]  # one object a row, by which it is known
         with footage.on_disk(named, media) as clips:
-            samples = self._seen(clips)
-            if rows[0][0].call.chunk.large is not None:
-                self._again(rows, samples, small)
-            else:
-                self._both(rows, samples, small)
+            samples = [self._seen(row, sample) for row, sample in zip(rows, clips, strict=True)]
+        if rows[0][0].call.chunk.large is not None:
+            self._again(rows, samples, small)
+        else:
+            self._both(rows, samples, small)
 
-    def _seen(self, samples: list[Sample]) -> list[Sample]:
-        """The samples with what their clips show, where the small model has not decoded them already."""
-        if self.model.frames is None:
-            return samples
-        return self.clips.look_at(samples, Wanted(frames=self.model.frames))
+    def _fitting(self, sample: Sample) -> Sample:
+        """The sample, without footage that was made for a model that looks at another number of frames."""
+        film = sample.footage
+        fits = film is None or film.frames is None or len(film.frames) == self.model.frames
+        return sample if fits else replace(sample, footage=None)
+
+    def _seen(self, row: Row, sample: Sample) -> Sample:
+        """The sample with what its clip shows, where the small model has not decoded it, in the time that is left."""
+        if self.model.frames is None or sample.clip is None or sample.footage:
+            return sample
+        self.turns.moved()
+        looked = self.clips.look(sample, Wanted(frames=self.model.frames), max(row[0].left, 0.0))
+        if (film := looked.footage) and film.fault:
+            return replace(looked, footage=replace(film, fault=footage.plain(film.fault, sample)))
+        return looked
 
     def _again(self, rows: list[Row], samples: list[Sample], small: list[SmallOutput]) -> None:
         looked = self.model.verify(samples, small, [call.large[i] for call, i in rows])
@@ -176,8 +190,8 @@ class Expert:
             return wanted & np.array([call.left > 0 for call, _ in now])
 
         large, looked = self.model.answer_and_verify(samples, small, due)
-        for (call, i), sample, second, third in zip(rows, samples, large, looked, strict=True):
-            call.large[i] = footage.without_path(second, sample)
+        for (call, i), second, third in zip(rows, large, looked, strict=True):
+            call.large[i] = second
             if third.status != NOT_ASKED.status:
                 call.verify[i] = third
 

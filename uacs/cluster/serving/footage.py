@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uacs.errors import shown
-from uacs.records import LargeOutput, Sample
+from uacs.records import Sample
 
 
 @contextmanager
@@ -27,15 +27,9 @@ def on_disk(samples: Sequence[Sample], media: Mapping[int, bytes]) -> Iterator[l
 
 def told(fault: str, sample: Sample) -> str:
     """What is wrong with a sample's footage, as its sender may read it: without our paths."""
-    return f"sample '{sample.sample_id}': clip: {fault.removeprefix(f'{_named(sample)}: ')}"
+    return f"sample '{sample.sample_id}': {plain(fault, sample)}"
 
 
-def without_path(output: LargeOutput, sample: Sample) -> LargeOutput:
-    """A large model's output whose error does not say where we keep the sample's footage."""
-    if output.error is None or sample.clip is None:
-        return output
-    return replace(output, error=output.error.replace(_named(sample), "clip"))
-
-
-def _named(sample: Sample) -> str:
-    return shown(str(sample.clip), most=500)
+def plain(fault: str, sample: Sample) -> str:
+    """A fault that does not say where we keep the sample's footage."""
+    return f"clip: {fault.removeprefix(f'{shown(str(sample.clip), most=500)}: ')}"

@@ -44,16 +44,21 @@ class LargeReplica:
         """What keeps this replica from answering, in one line; None if it is ready."""
         return self.fault
 
-    def frames(self, dataset: str) -> int | None:
-        """How many of a clip the model that answers for that dataset looks at."""
-        return chosen(self.models, dataset).frames
-
-    def answer(self, chunk: Chunk) -> ChunkAnswer:
-        """Stage 2 for the chunk and stage 3 for those that it selects."""
+    def _there(self) -> None:
+        """Raise `BadInput` without a model."""
         if self.fault:
             self._load()  # a shared folder may have come by now
         if self.fault:
             raise BadInput(self.fault)
+
+    def frames(self, dataset: str) -> int | None:
+        """How many of a clip the model that answers for that dataset looks at."""
+        self._there()
+        return chosen(self.models, dataset).frames
+
+    def answer(self, chunk: Chunk) -> ChunkAnswer:
+        """Stage 2 for the chunk and stage 3 for those that it selects."""
+        self._there()
         try:
             return answer_chunk(chosen(self.models, chunk.dataset), chunk)
         except RuntimeError as error:
@@ -115,6 +120,17 @@ def deploy(
     if fault := handle.why_not.remote().result():
         raise BadInput(fault)
     return name
+
+
+def frames_of(app: str, dataset: str) -> int | None:
+    """How many frames of a clip an application's model looks at; asked again where a replica dies meanwhile."""
+    for last in (False, False, True):
+        try:
+            return serve.get_app_handle(app).frames.remote(dataset).result(timeout_s=ENOUGH)
+        except (RayError, RayServeException, TimeoutError) as error:
+            if last:
+                raise BadInput(f"{app}: does not say how many frames it looks at ({reason(error)})") from error
+    return None
 
 
 def reap() -> list[str]:

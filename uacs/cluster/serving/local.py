@@ -92,6 +92,8 @@ def start_http(host: str, port: int, deadline: float) -> None:
     there = serve.context._get_global_client().http_config  # Serve keeps its first, with no more than a warning
     if (there.host, there.port) != (host, port):
         raise Refused(f"the Serve that runs on this cluster listens on {there.host}:{there.port}; name these")
+    if (patience := there.request_timeout_s) and patience <= deadline:
+        raise Refused(f"the Serve that runs on this cluster gives a request {patience:g} s; lower limits.deadline")
 
 
 def _refuse_small(settings: EndpointSettings) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.serving import answers
-from uacs.cluster.serving.calls import Media
+from uacs.cluster.serving.calls import Media, SmallAnswer
 from uacs.cluster.serving.cascade import Answered, Cascade
 from uacs.cluster.serving.intake import Wanted
 from uacs.cluster.serving.trouble import Trouble
@@ -71,15 +71,15 @@ class Service:
         if drawn:
             k = random.choice(drawn)
             shown = {0: media[k]} if k in media else {}
-            self._showing = asyncio.create_task(self._shown(samples[k], shown, answered, k))
+            self._showing = asyncio.create_task(self._shown(samples[k], shown, answered.small[k]))
 
-    async def _shown(self, sample: Sample, media: Media, answered: Answered, k: int) -> None:
+    async def _shown(self, sample: Sample, media: Media, small: SmallAnswer) -> None:
         try:
-            large = await self.cascade.show(sample, media, answered.small[k], SHOWN)
+            large = await self.cascade.show(sample, media, small, SHOWN)
         except Exception as error:  # nobody waits for it
             log.info("shadow", extra={"lost": type(error).__name__})
             return
-        self.watch.shadowed(answered.small[k].output.y, large.y)
+        self.watch.shadowed(small.output.y, large.y)
 
 
 def kind(trouble: Trouble) -> str:

@@ -24,6 +24,24 @@ class Pool(Strict):
     queue: int = Field(64, ge=1, description="calls that may wait for a free replica, of each that asks")
 
 
+class EndpointPool(Pool):
+    """Replicas that speak HTTP: little waits, so that much is turned away quickly."""
+
+    queue: int = Field(8, ge=1, description="requests that may wait for a free replica")
+
+
+class SmallPool(Pool):
+    """Replicas of the UBM."""
+
+    queue: int = Field(256, ge=1, description="calls that may wait for a free replica, of each that asks")
+
+
+class LargePool(Pool):
+    """Replicas of the large model, or of the verifier."""
+
+    queue: int = Field(24, ge=1, description="calls that may wait for a free replica, of each that asks")
+
+
 class Limits(Strict):
     """What a request may bring and cost."""
 
@@ -49,10 +67,10 @@ class EndpointSettings(Strict):
     small: SmallSettings = Field(SmallSettings(), description="how the UBM is asked")
     settings: MllmSettings = Field(MllmSettings(), description="how the large model is asked, as `mllm` of a run")
     verifier_settings: MllmSettings | None = Field(None, description="the verifier's, where they are not the same")
-    endpoint_pool: Pool = Field(Pool(queue=8), description="replicas that speak HTTP")
-    small_pool: Pool = Field(Pool(queue=256), description="replicas of the UBM")
-    large_pool: Pool = Field(Pool(queue=24), description="replicas of the large model")
-    verifier_pool: Pool = Field(Pool(queue=24), description="replicas of the verifier, where there is one")
+    endpoint_pool: EndpointPool = Field(EndpointPool(), description="replicas that speak HTTP")
+    small_pool: SmallPool = Field(SmallPool(), description="replicas of the UBM")
+    large_pool: LargePool = Field(LargePool(), description="replicas of the large model")
+    verifier_pool: LargePool = Field(LargePool(), description="replicas of the verifier, where there is one")
     chunk_size: int = Field(32, ge=1, description="unsure samples that go to the large model in one call")
     limits: Limits = Limits()
     lost_stage: Literal["degraded", "error"] = Field(

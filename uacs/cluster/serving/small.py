@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,11 +19,14 @@ from uacs.data.clips import Clips
 from uacs.data.extract import Wanted, specs_of
 from uacs.data.media import Limits
 from uacs.errors import BadInput, reason
-from uacs.records import Footage, Sample, SmallOutput, transcript
+from uacs.records import Footage, Sample, SmallOutput, size_of, transcript
 
 NAN = float("nan")
 
 log = logging.getLogger("ray.serve")
+LARGEST, KEPT = 2**26, 2**28
+"""Bytes of a clip's frames and sound, and of a call's clips together, that go on to the large model; beyond them it
+looks at the clip itself."""
 STUCK = 120.0  # seconds over one batch or clip, after which a replica is taken for lost
 
 
@@ -62,11 +65,12 @@ class Small:
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to replicas alone
 
         close_grpc()
-        self.batch_size, self.clips = settings.batch_size, Clips(limits)
-        self.clips.apart.start()
+        self.batch_size = settings.batch_size
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features
         self.extract = specs_of({m: info.extractor for m, info in self.reads.items()}, extractors)
+        self.clips = Clips(limits, set(self.extract.values()))
+        self.clips.apart.start()
         self.turns = Turns(self._together, settings.batch_size)
         self.sizes = batches("small")
         self.decoding = Turns(self._decoded, 1)
@@ -125,6 +129,7 @@ class Small:
     def _featured(self, call: SmallCall, until: float) -> tuple[list[Sample], dict[int, SmallOutput]]:
         """The samples with the features of their footage, and what to say of those that have none, by place."""
         faults: dict[int, SmallOutput] = {}
+        held = 0
         with footage.on_disk(call.samples, call.media) as samples:
             for i, sample in enumerate(samples):
                 if sample.clip is None:
@@ -137,6 +142,9 @@ class Small:
                     samples[i] = self.clips.look(sample, wanted, left)
                     if (film := samples[i].footage) and film.fault:
                         raise BadInput(film.fault)
+                    held += size_of(film)
+                    if held > KEPT or size_of(film) > LARGEST:
+                        samples[i] = replace(samples[i], footage=None)
                 except BadInput as error:
                     faults[i] = SmallOutput(NAN, NAN, (NAN, NAN, NAN), error=footage.told(str(error), sample))
                 except Broken as error:

@@ -2,7 +2,7 @@
 
 Each cue has an exact side and a coarse one. The mouth's curve and the voice's glide show the sentiment
 exactly, to whoever sees the picture or hears the pitch; light and loudness show it with much noise
-added, and are all that `uacs-basic-1` gets of face and voice. A nod or a shake lies between the two
+added, and are all that `uacs-basic-2` gets of face and voice. A nod or a shake lies between the two
 quarters of a clip, where every frame is looked at but where two midpoint frames miss it.
 """
 

@@ -1,0 +1,1 @@
+"""What clips cost: decoding, features, the way to both models, and clips that were made to hurt."""
