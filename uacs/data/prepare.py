@@ -67,7 +67,7 @@ def prepare(
     samples = open_source(source, name, like, settings)
     files = {m: read_features(path, m) for m in MODALITIES if (path := getattr(settings, m))}
     computed = {m: spec for m, spec in _extractors(settings).items() if m not in files and m not in samples.provides}
-    if unused := sorted(settings.extract.keys() - computed.keys()):
+    if not later and (unused := sorted(settings.extract.keys() - computed.keys())):
         where = "--audio and --vision, or the source, bring it"
         raise WrongUse(f"--extract {unused[0]}={settings.extract[unused[0]]}: {where}; leave it away")
     pool = ClipPool(settings.decoding.limits, settings.processes, set(computed.values()))
