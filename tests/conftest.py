@@ -121,6 +121,16 @@ def recorded(dataset, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def recogniser(tmp_path_factory) -> str:
+    """The folder of a tiny speech recogniser."""
+    from tests.tiny_recogniser import save
+
+    folder = tmp_path_factory.mktemp("recogniser")
+    save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def ray_cluster():
     """The one Ray of the test session; what runs inside joins it."""
     from uacs.cluster.serving.local import start_http

@@ -159,28 +159,38 @@ def demo(out: Path, seed: int, language: str, model: str) -> None:
     metavar="MODALITY=SPEC",
     help="What computes features of clips: audio=egemaps, audio=compare, vision=face:FILE, vision=pose:FILE; basic.",
 )
+@click.option("--cache", metavar="PLACE", help="Folder or URI in which features of clips are kept for the next time.")
+@click.option(
+    "--speech", metavar="SPEC", help="A speech recogniser's folder or hub id, for clips without a transcript."
+)
 @click.option("--processes", default=2, show_default=True, help="Processes that decode clips.")
-def prepare(source: str, out: Path, columns: tuple[str, ...], extract: tuple[str, ...], **settings) -> None:
+def prepare(
+    source: str, out: Path, columns: tuple[str, ...], extract: tuple[str, ...], speech, cache, **settings
+) -> None:
     """Check SOURCE, join or compute features, and write OUT, a prepared dataset.
 
     SOURCE is a pickle of MMSA's, a folder with label.csv, a table (CSV or Parquet), or a folder of clips: a path, or
     a URI.
     """
     from uacs.console import counter
+    from uacs.data.clips import ClipSettings
     from uacs.data.prepare import PrepareSettings
     from uacs.data.prepare import prepare as write
 
-    named, extracted = _pairs("--column", columns, "text=transcript"), _pairs("--extract", extract, "audio=egemaps")
+    named = _pairs("--column", columns, "NAME=THEIRS, as text=transcript")
+    extracted = _pairs("--extract", extract, "MODALITY=SPEC, as audio=egemaps")
     with counter("preparing") as progress:
-        dataset = write(source, out, PrepareSettings(columns=named, extract=extracted, **settings), progress)
+        decoding = ClipSettings(speech=speech, cache=cache)
+        told = PrepareSettings(columns=named, extract=extracted, decoding=decoding, **settings)
+        dataset = write(source, out, told, progress)
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}
     print(f"{out}: {dataset.info.name}, " + ", ".join(f"{split} {dataset.rows(split)}" for split in sorted(splits)))
     notes(dataset.info.notes)
 
 
-def _pairs(option: str, given: tuple[str, ...], example: str) -> dict[str, str]:
+def _pairs(option: str, given: tuple[str, ...], expected: str) -> dict[str, str]:
     if wrong := [pair for pair in given if "=" not in pair]:
-        raise WrongUse(f"{option} {wrong[0]}: expected NAME=VALUE, as {example}")
+        raise WrongUse(f"{option} {wrong[0]}: expected {expected}")
     return dict(pair.split("=", 1) for pair in given)
 
 

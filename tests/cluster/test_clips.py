@@ -20,12 +20,13 @@ from uacs.cluster.pipeline import Ask, Work, pipeline
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import Run
 from uacs.config import EvaluationSettings
-from uacs.data import media
+from uacs.data import media, speech
 from uacs.data.clips import ClipSettings
 from uacs.data.extract import BASIC
 from uacs.data.prepare import PrepareSettings, open_dataset, prepare
 from uacs.data.prepared import PreparedDataset
 from uacs.demo import MLLM
+from uacs.errors import Refused
 from uacs.mllm import MllmSettings
 from uacs.mllm.chunk import Chunk, answer_chunk
 from uacs.records import Sample
@@ -90,9 +91,31 @@ def test_a_clip_that_does_not_decode_costs_its_sample_the_clip_and_says_so(outco
     assert asked and all((row["status"], row["large_status"]) == ("degraded", "unavailable") for row in asked)
 
 
+def test_what_is_said_is_written_down_on_the_way_as_beforehand(tiny_demo, recogniser, tmp_path):
+    demo, folder = tiny_demo[0], tmp_path / "clips"
+    folder.mkdir()
+    for clip in sorted((demo / "corpus" / "Raw").glob("test000/*.mp4")):
+        shutil.copy(clip, folder)
+    listening = ClipSettings(speech=recogniser)
+    prepared = prepare(folder, tmp_path / "data", TOLD.model_copy(update={"decoding": listening}))
+    assert all(sample.text for sample in prepared.samples("test") if sample.audio is not None)
+    raw = open_dataset(folder, tmp_path, TOLD, later=True)
+    thresholds, tables = Thresholds.load(demo / "calibration" / "thresholds.json"), []
+    models = Models(prepared, "test", demo / "ubm", str(demo / "mllm"))
+    for name, dataset, decoding in (("prepared", prepared, ClipSettings()), ("raw", raw, listening)):
+        settings = SETTINGS.model_copy(update={"decoding": decoding, "max_errors": "100%"})
+        evaluate(replace(models, dataset=dataset), thresholds, tmp_path / name, settings, all_stages=True)
+        tables.append(Run.open(tmp_path / name).table())
+    for name in NUMBERS:
+        np.testing.assert_allclose(*(column(table, name) for table in tables), atol=1e-5)
+    assert Run.open(tmp_path / "raw").manifest["identity"]["speech"] == speech.identity(recogniser)
+    with pytest.raises(Refused, match="decoding.speech is not asked; `uacs prepare --speech`"):
+        evaluate(models, thresholds, tmp_path / "other", settings)
+
+
 @pytest.fixture
 def look():
-    return Look(2, {"audio": BASIC, "vision": BASIC}, ClipSettings().limits, tasks=1, cpus=0.5, chunks=2)
+    return Look(2, {"audio": BASIC, "vision": BASIC}, ClipSettings().limits, None, None, tasks=1, cpus=0.5, chunks=2)
 
 
 def test_what_was_decoded_for_the_small_model_is_what_the_large_one_sees(tiny_demo, look, tmp_path):
@@ -132,7 +155,7 @@ def test_frames_beyond_what_a_task_may_keep_are_decoded_again(tiny_demo, look, m
 
 
 def test_looking_at_clips_is_a_stage_of_its_own(look):
-    work = Work("data", "demo", "ubm", "out", ["app"], Ask(0.5, 0.5, False, "due"), look, None, 64, 32, 1)
+    work = Work("data", "demo", "en", "ubm", "out", ["app"], Ask(0.5, 0.5, False, "due"), look, None, 64, 32, 1)
     stage = get_execution_plan(pipeline(["a", "b", "c"], work, Resources())._logical_plan)[0].dag
     names = []
     while stage.input_dependencies:

@@ -17,9 +17,10 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from uacs.data.clips import Clips
 from uacs.data.extract import Wanted
 from uacs.data.media import Limits, undecodable
+from uacs.data.places import Place
 from uacs.errors import shown
 from uacs.mllm.chunk import Answering, Chunk, ChunkAnswer
-from uacs.records import Sample, size_of
+from uacs.records import Sample, size_of, transcript
 
 MOST = 2**30
 """Bytes of frames and sound that one task keeps; of clips beyond it they are decoded again if they are wanted."""
@@ -31,13 +32,16 @@ class Look:
     """What a run wants of its clips, by how many tasks at once, each of so many logical CPUs.
 
     frames are the large model's, None where it reads no footage; extract are the features that are yet to be computed
-    for the UBM, by modality with the extractors' SPECs. Of a part so many chunks are on their way to the large model
-    at once.
+    for the UBM, by modality with the extractors' SPECs; speech is the recogniser that writes down what is said in clips
+    that are looked at for the UBM; cache is where features are kept. Of a part so many chunks are on their way to the
+    large model at once.
     """
 
     frames: int | None
     extract: Mapping[str, str]
     limits: Limits
+    speech: str | None
+    cache: Place | None
     tasks: int
     cpus: float
     chunks: int
@@ -46,18 +50,20 @@ class Look:
 def looked_at(samples: list[Sample], look: Look) -> list[Sample]:
     """The samples with what their clips show and sound like, as `Clips.look_at`; in the worker that calls it."""
     looked, held = [], 0
-    clips = _clips(look.limits, tuple(sorted(set(look.extract.values()))))
-    for sample in clips.look_at(samples, Wanted(look.extract, look.frames)):
+    clips = _clips(look.limits, tuple(sorted(set(look.extract.values()))), look.cache)
+    listened = look.speech is not None
+    frames = 0 if listened and look.frames is None else look.frames
+    for sample in clips.look_at(samples, Wanted(look.extract, frames, listened)):
         held += size_of(sample.footage)
-        fault = sample.footage and sample.footage.fault
-        looked.append(sample if held <= MOST or fault else replace(sample, footage=None))
+        needed = (sample.footage and sample.footage.fault) or (listened and transcript(sample) is None)
+        looked.append(sample if held <= MOST or needed else replace(sample, footage=None))
     return looked
 
 
 @cache
-def _clips(limits: Limits, specs: tuple[str, ...]) -> Clips:
+def _clips(limits: Limits, specs: tuple[str, ...], cache: Place | None) -> Clips:
     """A process apart, for as long as Ray keeps this worker."""
-    return Clips(limits, specs)
+    return Clips(limits, specs, cache)
 
 
 def filmed(answers: Answering, look: Look) -> Answering:
@@ -67,7 +73,7 @@ def filmed(answers: Answering, look: Look) -> Answering:
     """
     if look.frames is None:
         return answers
-    seen = replace(look, extract={})
+    seen = replace(look, extract={}, speech=None)
 
     def one(chunk: Chunk) -> ChunkAnswer:
         (answer,) = answers([replace(chunk, samples=by_task(chunk.samples, seen))])

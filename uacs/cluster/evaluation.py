@@ -33,6 +33,7 @@ from uacs.config import EvaluationSettings
 from uacs.data import places
 from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
+from uacs.data.speech import absolute, identity
 from uacs.errors import BadInput, Refused
 from uacs.mllm import MllmSettings
 from uacs.mllm.adapters import over
@@ -157,12 +158,23 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
         "ubm": fingerprints.of_folder(models.ubm),
         "estimator": config.estimator,
         **mllm.identity(models.mllm, settings.mllm, *about),
+        **_heard(models, settings),
         **(
             {"verifier": mllm.identity(models.verifier, of_verifier(models, settings), *about)}
             if models.verifier
             else {}
         ),
     }
+
+
+def _heard(models: Models, settings: EvaluationSettings) -> dict:
+    """Who writes down what is said in clips, if anybody does; refuses one that would not be asked."""
+    if settings.decoding.speech is None:
+        return {}
+    if not models.dataset.info.later:
+        what = f"{models.dataset.folder}: its clips are not looked at for the UBM"
+        raise Refused(f"{what}, so decoding.speech is not asked; `uacs prepare --speech` writes transcripts down")
+    return {"speech": identity(settings.decoding.speech)}
 
 
 def of_verifier(models: Models, settings: EvaluationSettings) -> MllmSettings:
@@ -247,6 +259,7 @@ def _work(run: Run, models: Models, ask: Ask, apps: list[str], counter, settings
     return Work(
         data=places.absolute(models.dataset.folder),
         dataset=models.dataset.info.name,
+        language=models.dataset.info.language,
         ubm=str(models.ubm.absolute()),
         out=places.absolute(run.place(OUTCOMES)),
         apps=apps,
@@ -263,10 +276,13 @@ def _look(models: Models, app: str, settings: EvaluationSettings) -> Look:
     """What the run wants of clips: frames for the large model, and for the UBM the features that are yet to be made."""
     info, plan = models.dataset.info, settings.resources
     reads = load_config(models.ubm).features
+    speech, cache = settings.decoding.speech, settings.decoding.cache
     return Look(
         frames=frames_of(app, info.name),
         extract={modality: spec for modality, spec in info.later.items() if modality in reads},
         limits=settings.decoding.limits,
+        speech=speech and absolute(speech),
+        cache=cache and places.absolute(cache),
         tasks=plan.decoders,
         cpus=min(1.0, plan.actor_cpus),  # so much is free in any case
         chunks=plan.replicas[1] + 1,

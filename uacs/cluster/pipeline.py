@@ -1,6 +1,7 @@
 """Parts in, outcome files out: Ray Data streams parts through a pool of small models to the large one.
 
-    part name -> (tasks that look at clips) -> SmallStage (actor pool) -> LargeStage (actors that wait) -> outcomes/PART
+    part name -> (tasks that look at clips -> ListenStage) -> SmallStage (actor pool)
+              -> LargeStage (actors that wait) -> outcomes/PART
 
 A part is one row from end to end, and its unsure samples are cut into chunks by position, so that the answers do not
 depend on timing. Clips are looked at first where the UBM's features are not prepared, and the frames of unsure samples
@@ -33,6 +34,7 @@ from uacs.cluster.runs import write_outcome
 from uacs.data import places
 from uacs.data.places import Place
 from uacs.data.prepared import PreparedDataset
+from uacs.data.speech import Recogniser
 from uacs.errors import BadInput, UacsError
 from uacs.mllm.chunk import Answering, ask, by_two
 from uacs.records import Sample, SmallOutput
@@ -76,6 +78,7 @@ class Work:
 
     data: Place
     dataset: str
+    language: str
     ubm: str
     out: Place
     apps: list[str]
@@ -115,6 +118,16 @@ def pipeline(parts: list[str], work: Work, plan: Resources) -> ray.data.Dataset:
             compute=TaskPoolStrategy(min(work.look.tasks, len(parts))),
             max_calls=PARTS_OF_A_WORKER,
         )
+    if work.look.extract and work.look.speech:
+        named = named.map_batches(
+            ListenStage,
+            fn_constructor_kwargs=dict(spec=work.look.speech, language=work.language, cuda=plan.listener_gpus > 0),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=min(plan.listeners, len(parts))),
+            num_cpus=plan.actor_cpus,
+            num_gpus=plan.listener_gpus,
+        )
     return named.map_batches(
         SmallStage,
         fn_constructor_kwargs=dict(work=work, cuda=plan.pool_gpus > 0),
@@ -137,6 +150,23 @@ def read_and_looked_at(batch: pa.Table, data: Place, look: Look) -> pa.Table:
     """A part's name in; its samples with what their clips show, out."""
     (part,) = batch["part"].to_pylist()
     return _packed(part, looked_at(PreparedDataset(data).read(part), look))
+
+
+class ListenStage:
+    """Samples in; those without a transcript with what is said in their clips, out."""
+
+    def __init__(self, spec: str, language: str, cuda: bool):
+        self.fault: BadInput | None = None  # as in SmallStage
+        try:
+            self.recogniser = Recogniser(spec, language, "cuda" if cuda else "cpu")
+        except BadInput as error:
+            self.fault = error
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if self.fault:
+            raise self.fault
+        part, (samples,) = _unpacked(batch)
+        return _packed(part, self.recogniser.written_down(samples))
 
 
 class SmallStage:

@@ -48,6 +48,8 @@ class Resources(BaseModel):
     verifiers: PoolSize = Field((1, 1), description="replicas that hold the verifier, where there is one of its own")
     verifier_gpus: float | None = Field(None, ge=0, description="GPU share of each of these; as replica_gpus")
     parts_in_flight: int = Field(2, ge=1, description="parts whose unsure samples wait for the large model at once")
+    listeners: int = Field(1, ge=1, description="actors that hold a speech recogniser, where there is one")
+    listener_gpus: float = Field(0, ge=0, description="GPU share of each of them")
     decoders: int = Field(2, ge=1, description="tasks that look at clips at once")
     actor_cpus: float = Field(0.5, gt=0, description="logical CPUs that any of these reserves")
     autoscaling: bool = Field(False, description="the cluster adds nodes: a plan that does not fit yet waits for them")

@@ -15,10 +15,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from uacs.data.apart import Absent, Apart, Broken
+from uacs.data.clip_cache import ClipCache
 from uacs.data.extract import Wanted
 from uacs.data.media import Limits, undecodable
+from uacs.data.places import Place
 from uacs.errors import BadInput, shown
-from uacs.records import Sample
+from uacs.records import Sample, transcript
 
 PIXELS = 8192 * 4608  # of a frame of one's own clip: 8K
 AT_ONCE = 8  # clips that one of several processes takes up
@@ -33,6 +35,10 @@ class ClipSettings(BaseModel):
     mib: float = Field(4096, gt=0, description="MiB that what is kept of a clip may take")
     clock: float = Field(600, gt=0, description="seconds that decoding one may take")
     extractors: tuple[str, ...] = Field((), description="face:FILE and pose:FILE, as the UBM's features were made by")
+    cache: str | None = Field(None, description="folder or URI in which features of clips are kept for the next time")
+    speech: str | None = Field(
+        None, description="a speech recogniser's folder or hub id, for clips without a transcript"
+    )
 
     @property
     def limits(self) -> Limits:
@@ -43,11 +49,12 @@ class ClipSettings(BaseModel):
 class Clips:
     """Looks at clips one after the other, in a process apart, by extractors of those SPECs."""
 
-    def __init__(self, limits: Limits, specs: Iterable[str] = ()):
+    def __init__(self, limits: Limits, specs: Iterable[str] = (), cache: Place | None = None):
         self.apart = Apart(limits, specs)
+        self.cache = ClipCache(cache) if cache else None
 
     def look(self, sample: Sample, wanted: Wanted, clock: float = math.inf) -> Sample:
-        """The sample with footage and features, of those in `modalities` that it does not bring, in so many seconds.
+        """The sample with what is wanted of its clip, in so many seconds; features that it brings are its own.
 
         A clip that does not decode leaves no more than its footage's fault. Raises `Broken` for what is no clip's.
         """
@@ -69,7 +76,7 @@ class Clips:
         due = [i for i, s in enumerate(samples) if s.clip is not None and s.footage is None]
         for i in due:
             try:
-                looked[i] = self.look(samples[i], wanted)
+                looked[i] = self._kept(samples[i], wanted) or self.look(samples[i], wanted)
             except Absent:
                 raise
             except Broken as error:
@@ -80,12 +87,26 @@ class Clips:
             raise broken[0]
         return looked
 
+    def _kept(self, sample: Sample, wanted: Wanted) -> Sample | None:
+        """The sample by the cache: with features and without footage; looked at and kept now, if it was not."""
+        lacking = {m: spec for m, spec in wanted.extract.items() if getattr(sample, m) is None}
+        if self.cache is None or not lacking:
+            return None
+        if wanted.listened and transcript(sample) is None:  # to be heard, which takes its sound
+            return None
+        if kept := self.cache.get(sample, lacking):
+            return kept
+        looked = self.look(sample, wanted)
+        if not (looked.footage and looked.footage.fault):
+            self.cache.put(looked, lacking)
+        return looked
+
 
 class ClipPool:
     """So many `Clips` at work at once; a context. Left by an exception, it ends what they are at."""
 
-    def __init__(self, limits: Limits, processes: int, specs: Iterable[str] = ()):
-        self._all = [Clips(limits, specs) for _ in range(processes)]
+    def __init__(self, limits: Limits, processes: int, specs: Iterable[str] = (), cache: Place | None = None):
+        self._all = [Clips(limits, specs, cache) for _ in range(processes)]
         self._free = SimpleQueue[Clips]()
         for clips in self._all:
             self._free.put(clips)

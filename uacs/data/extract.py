@@ -110,11 +110,12 @@ def absolute_spec(spec: str) -> str:
 class Wanted:
     """What is wanted of a clip: features by modality, each of an extractor's SPEC, and so many frames and the sound.
 
-    Without either, no more than to know that it is a clip.
+    Without either, no more than to know that it is a clip. `listened` says that the sound is wanted for a transcript.
     """
 
     extract: Mapping[str, str] = field(default_factory=dict)
     frames: int | None = None
+    listened: bool = False
 
 
 @dataclass(frozen=True)

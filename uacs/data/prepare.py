@@ -23,6 +23,7 @@ from uacs.data.mmsa import MmsaPickle
 from uacs.data.places import Place
 from uacs.data.prepared import MODALITIES, DatasetInfo, PreparedDataset
 from uacs.data.source import Source
+from uacs.data.speech import Recogniser
 from uacs.data.tables import Table
 from uacs.data.writer import PartWriter
 from uacs.errors import BadInput, Refused, WrongUse
@@ -70,8 +71,10 @@ def prepare(
     if not later and (unused := sorted(settings.extract.keys() - computed.keys())):
         where = "--audio and --vision, or the source, bring it"
         raise WrongUse(f"--extract {unused[0]}={settings.extract[unused[0]]}: {where}; leave it away")
-    pool = ClipPool(settings.decoding.limits, settings.processes, set(computed.values()))
-    with PartWriter(out, files, computed, pool, later) as writer, pool:
+    pool = ClipPool(settings.decoding.limits, settings.processes, set(computed.values()), settings.decoding.cache)
+    speech = settings.decoding.speech
+    recogniser = Recogniser(speech, kind.language) if speech and not later else None
+    with PartWriter(out, files, computed, pool, later, recogniser) as writer, pool:
         for sample in samples:
             if writer.add(sample) and progress:
                 progress(writer.written, samples.count)

@@ -12,6 +12,7 @@ from uacs.data.extract import Wanted, extractor
 from uacs.data.faults import SampleNotes
 from uacs.data.features import FeatureFile
 from uacs.data.prepared import PART_ROWS, FeatureInfo, PartInfo, write_part
+from uacs.data.speech import Recogniser
 from uacs.errors import BadInput, Refused
 from uacs.records import Sample
 
@@ -25,10 +26,18 @@ class PartWriter:
     `files` are features to join by sample id; `computed` names by modality the extractor
     that makes them of the clips, or is to make them `later`: then parts are small, since what is made of them is held
     at once, and say of each clip how it was found. The new folder `out` appears when the context is left, whole; not
-    by an exception.
+    by an exception. A recogniser writes down what is said in clips that come without a transcript.
     """
 
-    def __init__(self, out: Path, files: dict[str, FeatureFile], computed: dict[str, str], pool: ClipPool, later: bool):
+    def __init__(
+        self,
+        out: Path,
+        files: dict[str, FeatureFile],
+        computed: dict[str, str],
+        pool: ClipPool,
+        later: bool,
+        recogniser: Recogniser | None = None,
+    ):
         self.out, self.files, self.computed, self.later = out, files, computed, later
         self.parts: dict[str, PartInfo] = {}
         self.notes: list[str] = []
@@ -39,7 +48,7 @@ class PartWriter:
         self._joined = dict.fromkeys(files, 0)
         self._first: str | None = None
         self._clips_seen = False
-        self._pool = pool
+        self._pool, self._recogniser, self._heard = pool, recogniser, 0
         self._aside = out.absolute().with_name(f".{out.absolute().name}.partial")
 
     def __enter__(self) -> "PartWriter":
@@ -77,6 +86,8 @@ class PartWriter:
         for split in sorted(self._waiting):
             self._write(split)
         self.notes += self._samples.lines()
+        if self._heard:
+            self.notes.append(f"{self._heard} transcripts are what a speech recogniser heard")
         some = {split: count for split, count in self.unlabelled.items() if count}
         self.notes += [f"{count} samples of split {split} have no label" for split, count in some.items()]
         for modality, file in self.files.items():
@@ -118,11 +129,21 @@ class PartWriter:
         self.written += len(samples)
 
     def _with_computed(self, samples: list[Sample]) -> list[Sample]:
-        if self.later or not self.computed or not any(s.clip for s in samples):
+        if self.later or not (self.computed or self._recogniser) or not any(s.clip for s in samples):
             return samples
-        looked = self._pool.look_at(samples, Wanted(self.computed))
+        listened = self._recogniser is not None
+        looked = self._pool.look_at(samples, Wanted(self.computed, 0 if listened else None, listened))
         for sample in looked:
             if sample.footage and sample.footage.fault:
-                then = f"kept without {' and '.join(self.computed)}"
+                then = f"kept without {' and '.join(self.computed) or 'a transcript'}"
                 self._samples.add(sample.sample_id, sample.footage.fault, then)
-        return looked
+        return self._written_down(looked)
+
+    def _written_down(self, samples: list[Sample]) -> list[Sample]:
+        if self._recogniser is None:
+            return samples
+        heard = self._recogniser.written_down(samples)
+        self._heard += sum(after.text != before.text for before, after in zip(samples, heard, strict=True))
+        return [
+            sample if sample.footage and sample.footage.fault else replace(sample, footage=None) for sample in heard
+        ]

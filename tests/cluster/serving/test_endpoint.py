@@ -15,8 +15,11 @@ from uacs.client import Client, Unanswered
 from uacs.cluster.runs import Run
 from uacs.cluster.serving.keys import add
 from uacs.cluster.serving.settings import EndpointSettings
+from uacs.data.media import decode
 from uacs.data.prepared import PreparedDataset
+from uacs.data.speech import Recogniser
 from uacs.errors import BadInput, WrongUse
+from uacs.ubm.predictor import SmallPredictor
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,16 @@ def test_a_sentence_alone_is_answered_and_what_was_missing_is_said(client):
 
 def test_footage_alone_is_answered(client, samples):
     assert client.predict(clip=Path(samples[0].clip)).missing == ["text"]
+
+
+def test_what_is_said_in_a_clip_without_a_transcript_is_written_down(models, samples, recogniser):
+    sample = next(s for s in samples if s.text and s.audio is not None and s.vision is not None)
+    with serving(EndpointSettings(**models, speech=recogniser), "heard") as url, Client(url) as client:
+        own, heard = (client.predict(text, clip=Path(sample.clip)) for text in (sample.text, None))
+    words = Recogniser(recogniser, "en").words(decode(sample.clip).waveform, 16000)
+    expected = SmallPredictor(models["ubm"]).predict([sample, replace(sample, text=words)])
+    assert own.missing == heard.missing == []
+    assert [own.y_small, heard.y_small] == pytest.approx([output.y for output in expected], abs=1e-5)
 
 
 def test_a_budget_of_the_small_model_asks_no_other(client, samples, evaluated):

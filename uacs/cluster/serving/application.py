@@ -25,6 +25,7 @@ from uacs.cluster.serving.trouble import RETRY_AFTER
 from uacs.data import places
 from uacs.data.extract import absolute_spec, specs_of
 from uacs.data.media import Limits
+from uacs.data.speech import absolute
 from uacs.fingerprints import of_folder
 from uacs.mllm import MllmSettings
 from uacs.ubm.settings import UbmConfig, load_config
@@ -41,7 +42,11 @@ def application(settings: EndpointSettings) -> Application:
         mllm.check(spec)
     about = about_of(settings, config)
     small = _deployment(Small, "small", settings, settings.small_pool, settings.small.batch_size).bind(
-        mllm.absolute(settings.ubm), _on(settings.small_pool, settings.small), _limits(settings), settings.extractors
+        mllm.absolute(settings.ubm),
+        _on(settings.small_pool, settings.small),
+        _limits(settings),
+        settings.extractors,
+        settings.speech,
     )
     large = _expert("large", settings.mllm, settings.settings, settings, settings.large_pool, config)
     looking = settings.verifier_settings or settings.settings
@@ -128,7 +133,9 @@ def _absolute(settings: EndpointSettings) -> EndpointSettings:
     keys = settings.keys and str(Path(settings.keys).absolute())
     roots = [str(places.absolute(root)) for root in settings.clip_roots]
     extractors = [absolute_spec(spec) for spec in settings.extractors]
-    return settings.model_copy(update={"keys": keys, "clip_roots": roots, "extractors": extractors})
+    heard = settings.speech and absolute(settings.speech)
+    paths = {"keys": keys, "clip_roots": roots, "extractors": extractors, "speech": heard}
+    return settings.model_copy(update=paths)
 
 
 def _limits(settings: EndpointSettings) -> Limits:

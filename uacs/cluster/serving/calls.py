@@ -49,13 +49,14 @@ class SmallCall:
 class SmallAnswer:
     """The small model's output, and the modalities that it had to do without; ours if it failed, not the sample.
 
-    footage is what was decoded of its clip for the large model.
+    footage is what was decoded of its clip for the large model, heard what a speech recogniser wrote down.
     """
 
     output: SmallOutput
     missing: tuple[str, ...]
     ours: bool = False
     footage: Footage | None = None
+    heard: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from uacs.cluster.serving.calls import due as due_of
 from uacs.cluster.serving.scaling import Traffic
 from uacs.cluster.serving.trouble import Down, Full, Late, Trouble
 from uacs.mllm.chunk import Chunk
-from uacs.records import NOT_ASKED, Decision, Footage, LargeOutput, Sample
+from uacs.records import NOT_ASKED, Decision, LargeOutput, Sample
 from uacs.wire import MaxStage
 
 TRIES = 3  # of a call whose replica died over it
@@ -93,7 +93,7 @@ class Cascade:
 
     async def show(self, sample: Sample, media: Media, small: SmallAnswer, seconds: float) -> LargeOutput:
         """Stage 2 for one sample, whoever settled it; raises `Late`, `Full` or `Down`."""
-        chunk = Chunk([bare(sample)], [small.output], float("nan"), "never", dataset=self.dataset)
+        chunk = Chunk([bare(sample, small)], [small.output], float("nan"), "never", dataset=self.dataset)
         until = time.monotonic() + seconds
         return (await _called(self.large, LargeCall(chunk, media, 0), until, "the large model")).large[0]
 
@@ -109,7 +109,7 @@ class Cascade:
     ) -> tuple[LargeReply, Trouble | None]:
         """Stages 2 and 3 for the samples at those places, and what went wrong with the whole chunk, if anything."""
         first: Verify = "never" if self.verifier else verify
-        seen = [bare(samples[i], small[i].footage) for i in at]
+        seen = [bare(samples[i], small[i]) for i in at]
         chunk = Chunk(seen, [small[i].output for i in at], tau_large, first, dataset=self.dataset)
         clips = {k: media[i] for k, i in enumerate(at) if i in media}
         try:
@@ -137,9 +137,10 @@ class Cascade:
         return LargeReply(large, verify), trouble
 
 
-def bare(sample: Sample, footage: Footage | None = None) -> Sample:
-    """A sample without features, which the large model does not read, with what was decoded of its clip."""
-    return replace(sample, audio=None, vision=None, footage=footage)
+def bare(sample: Sample, answer: SmallAnswer) -> Sample:
+    """A sample as the large model is to have it: without features, with what was seen and heard in its clip."""
+    text = sample.text if answer.heard is None else answer.heard
+    return replace(sample, text=text, audio=None, vision=None, footage=answer.footage)
 
 
 async def _called(ask: Asking | None, call: SmallCall | LargeCall, until: float, who: str) -> Any:

@@ -81,6 +81,10 @@ class EndpointSettings(Strict):
     extractors: list[str] = Field(
         [], description="face:FILE and pose:FILE, as the UBM's features were made by; see `uacs prepare --extract`"
     )
+    speech: str | None = Field(
+        None,
+        description="a speech recogniser's folder or hub id, beside each UBM, for clips without a transcript",
+    )
     clip_roots: list[str] = Field([], description="folders and URIs under which a request may name footage")
     shadow: float = Field(
         0, ge=0, le=1, description="share of accepted clips, at most, that the large model is shown besides"

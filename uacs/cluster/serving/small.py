@@ -18,6 +18,7 @@ from uacs.data.apart import Broken
 from uacs.data.clips import Clips
 from uacs.data.extract import Wanted, specs_of
 from uacs.data.media import Limits
+from uacs.data.speech import Recogniser
 from uacs.errors import BadInput, reason
 from uacs.records import Footage, Sample, SmallOutput, size_of, transcript
 
@@ -61,7 +62,14 @@ class Small:
     Torch works in a thread of its own, and FFmpeg in a process, so that a busy replica can say that it is well.
     """
 
-    def __init__(self, ubm: str, settings: SmallSettings, limits: Limits, extractors: Sequence[str] = ()):
+    def __init__(
+        self,
+        ubm: str,
+        settings: SmallSettings,
+        limits: Limits,
+        extractors: Sequence[str] = (),
+        speech: str | None = None,
+    ):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to replicas alone
 
         close_grpc()
@@ -69,6 +77,8 @@ class Small:
         self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
         self.reads = self.predictor.config.features
         self.extract = specs_of({m: info.extractor for m, info in self.reads.items()}, extractors)
+        language = self.predictor.config.language
+        self.recogniser = Recogniser(speech, language, settings.device) if speech else None
         self.clips = Clips(limits, set(self.extract.values()))
         self.clips.apart.start()
         self.turns = Turns(self._together, settings.batch_size)
@@ -93,13 +103,21 @@ class Small:
         by_place |= faults
         kept = self._kept(call, samples, by_place)
         return [
-            SmallAnswer(by_place[i], self._missing(sample), isinstance(by_place[i], Failed), kept.get(i))
+            SmallAnswer(
+                output=by_place[i],
+                missing=self._missing(sample),
+                ours=isinstance(by_place[i], Failed),
+                footage=kept.get(i),
+                heard=sample.text if self.recogniser else None,
+            )
             for i, sample in enumerate(samples)
         ]
 
     def _kept(self, call: SmallCall, samples: list[Sample], outputs: dict[int, SmallOutput]) -> dict[int, Footage]:
         """The footage of those who are due for the large model, by place."""
         if call.thresholds is None:
+            return {}
+        if call.frames is None:
             return {}
         asked = due([outputs[i] for i in range(len(samples))], call.thresholds)
         return {i: s.footage for i, s in enumerate(samples) if asked[i] and s.footage}
@@ -138,10 +156,12 @@ class Small:
                 try:
                     if time.monotonic() > until:
                         raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
-                    wanted, left = Wanted(self.extract, call.frames), until - time.monotonic()
+                    wanted, left = self._wanted(call), until - time.monotonic()
                     samples[i] = self.clips.look(sample, wanted, left)
                     if (film := samples[i].footage) and film.fault:
                         raise BadInput(film.fault)
+                    if self.recogniser:
+                        (samples[i],) = self.recogniser.written_down([samples[i]])
                     held += size_of(film)
                     if held > KEPT or size_of(film) > LARGEST:
                         samples[i] = replace(samples[i], footage=None)
@@ -152,6 +172,10 @@ class Small:
                     said = f"sample '{sample.sample_id}': its clip could not be decoded, which is our fault"
                     faults[i] = Failed(NAN, NAN, (NAN, NAN, NAN), error=said)
         return samples, faults
+
+    def _wanted(self, call: SmallCall) -> Wanted:
+        """What is wanted of a call's clips: the sound too, where somebody listens."""
+        return Wanted(self.extract, 0 if self.recogniser and call.frames is None else call.frames)
 
     def _missing(self, sample: Sample) -> tuple[str, ...]:
         absent = ["text"] if transcript(sample) is None else []
