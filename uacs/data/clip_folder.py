@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from uacs.data import places
+from uacs.data import places, subtitles
 from uacs.data.faults import SampleNotes, Unusable
 from uacs.data.places import Place
 from uacs.data.prepared import FeatureInfo
 from uacs.data.source import identifier, words
-from uacs.data.subtitles import transcript
 from uacs.errors import BadInput
 from uacs.records import Sample
 
@@ -38,7 +37,8 @@ class ClipFolder:
 
     def __init__(self, place: Place):
         self.place = place
-        self.names = clips_under(place)
+        self._files = places.files_under(place, "")
+        self.names = sorted(filter(_is_clip, self._files))
         if not self.names:
             raise BadInput(f"{place}: no clip lies there; name a folder with some, as {', '.join(ENDINGS[:4])}")
         self.count: int | None = len(self.names)
@@ -57,25 +57,30 @@ class ClipFolder:
                 raise BadInput(f"{self.place}: two clips come to the id '{sample_id}'; give one another name")
             seen.add(sample_id)
             clip = places.within(self.place, name)
-            yield Sample(sample_id, _text(clip, sample_id, notes), clip=clip, split="test")
+            yield Sample(sample_id, self._text(name, sample_id, notes), clip=clip, split="test")
         self.notes += notes.lines()
 
+    def _text(self, name: str, sample_id: str, notes: SampleNotes) -> str | None:
+        """The words beside a clip; None, with a note, where they cannot be read."""
+        beside = [_stem(name) + ending for ending in subtitles.ENDINGS if _stem(name) + ending in self._files]
+        if not beside:
+            return None
+        try:
+            return words(subtitles.words(places.within(self.place, beside[0])), sample_id, notes)
+        except Unusable as error:
+            notes.add(sample_id, error.fault, "taken without a transcript")
+            return None
 
-def clips_under(place: Place) -> list[str]:
-    """The clips below a folder, each relative to it, in order; hidden files are none."""
-    names = (name for name in places.files_under(place, "") if name.lower().endswith(ENDINGS))
-    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+def has_clips(place: Place) -> bool:
+    """Whether a clip lies below a folder; no more of it is listed than tells."""
+    return any(_is_clip(name) for name in places.walk(place))
+
+
+def _is_clip(name: str) -> bool:
+    """Hidden files are none, whatever they are called."""
+    return name.lower().endswith(ENDINGS) and not any(part.startswith(".") for part in name.split("/"))
 
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _text(clip: str, sample_id: str, notes: SampleNotes) -> str | None:
-    """The words beside a clip; None, with a note, where they cannot be read."""
-    try:
-        text = transcript(clip)
-    except Unusable as error:
-        notes.add(sample_id, error.fault, "taken without a transcript")
-        return None
-    return None if text is None else words(text, sample_id, notes)

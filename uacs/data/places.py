@@ -2,6 +2,7 @@
 
 import posixpath
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -129,6 +130,18 @@ def files_under(folder: Place, *suffixes: str) -> set[str]:
         raise BadInput(f"{folder}: cannot be listed ({reason(error)}); name a folder that you may read") from None
     names = (info.path for info in found if info.type == FileType.File and info.path.endswith(suffixes))
     return {posixpath.relpath(name, path) for name in names}
+
+
+def walk(folder: Place) -> Iterator[str]:
+    """The files below a folder, each relative to it, a folder at a time; none if it is not there."""
+    filesystem, path = resolve(folder)
+    waiting = [path]
+    while waiting:
+        for info in filesystem.get_file_info(FileSelector(waiting.pop(), allow_not_found=True)):
+            if info.type == FileType.Directory:
+                waiting.append(info.path)
+            else:
+                yield posixpath.relpath(info.path, path)
 
 
 def stamp(place: Place) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from uacs import datasets
 from uacs.data import places
-from uacs.data.clip_folder import ClipFolder, clips_under
+from uacs.data.clip_folder import ClipFolder, has_clips
 from uacs.data.clips import ClipPool, ClipSettings
 from uacs.data.extract import BASIC, absolute_spec, extractor
 from uacs.data.features import read_features
@@ -152,7 +152,7 @@ def located(place: Place) -> Place:
         return inside
     if _of_parquet(place):
         return place
-    if clips_under(place):
+    if has_clips(place):
         return place
     pickles = sorted(name for suffix in PICKLES for name in places.files_under(place, suffix))
     instead = f"; of its pickles name one, as {places.within(place, pickles[0])}" if pickles else ""
@@ -163,7 +163,7 @@ def located(place: Place) -> Place:
 
 
 def _of_parquet(place: Place) -> bool:
-    return any("/" not in name for name in places.files_under(place, ".parquet"))
+    return any(name.endswith(".parquet") for name in places.names_in(place))
 
 
 def _clip_folder(place: Place, settings: PrepareSettings) -> ClipFolder:

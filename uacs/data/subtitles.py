@@ -29,11 +29,12 @@ def transcript(clip: str) -> str | None:
         except (BadInput, OSError, ValueError):  # what the clip itself will come to as well
             return None
         if there:
-            return _words(place)
+            return words(place)
     return None
 
 
-def _words(place: str) -> str:
+def words(place: str) -> str:
+    """What such a file says; raises `Unusable` for one that cannot be read."""
     mend = "write it anew as UTF-8, or remove it"
     try:
         with places.open_file(place) as file:
