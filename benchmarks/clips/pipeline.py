@@ -39,7 +39,7 @@ from uacs.mllm import MllmSettings
 from uacs.records import Sample
 from uacs.ubm.predictor import SmallPredictor
 
-FIRST, SHOT, ALONE = 300, 30, 60
+FIRST, SHOT, ALONE = 300, 30, 150
 WANTED = Wanted({"audio": BASIC, "vision": BASIC}, MLLM["frames"])
 SETTINGS = EvaluationSettings(mllm=MllmSettings(**MLLM), resources=Resources(pool=1, decoders=os.cpu_count() or 2))
 
@@ -118,11 +118,11 @@ def _run(demo: Path, shots: list[Path], count: int, folder: Path) -> tuple[float
 
 @contextmanager
 def _watched() -> Iterator[Held]:
-    """What this process and all below it hold, looked at twice a second."""
+    """What this process and all below it hold, looked at every five seconds."""
     held, done = Held(), threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.5):
+        while not done.wait(5):  # each look takes a good part of a second
             total = 0
             for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
                 try:
