@@ -147,6 +147,7 @@ def _draw(alone: dict[str, float], whole: float, path: Path) -> None:
     bars = axes.barh(list(parts), [seconds * 1000 for seconds in parts.values()], color=colours)
     axes.bar_label(bars, fmt="%.0f", padding=3)
     axes.invert_yaxis()
+    axes.margins(x=0.08)
     axes.set_xlabel("ms a clip, each part alone with all cores; below, all of them together")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
