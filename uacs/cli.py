@@ -164,14 +164,18 @@ def demo(out: Path, seed: int, language: str, model: str) -> None:
     "--speech", metavar="SPEC", help="A speech recogniser's folder or hub id, for clips without a transcript."
 )
 @click.option("--processes", default=2, show_default=True, help="Processes that decode clips.")
+@click.option(
+    "--set", "bounds", multiple=True, metavar="KEY=VALUE", help="A bound of decoding one: seconds, mib or clock (s)."
+)
 def prepare(
-    source: str, out: Path, columns: tuple[str, ...], extract: tuple[str, ...], speech, cache, **settings
+    source: str, out: Path, columns: tuple[str, ...], extract: tuple[str, ...], speech, cache, bounds, **settings
 ) -> None:
     """Check SOURCE, join or compute features, and write OUT, a prepared dataset.
 
     SOURCE is a pickle of MMSA's, a folder with label.csv, a table (CSV or Parquet), or a folder of clips: a path, or
     a URI.
     """
+    from uacs.config import settings_of
     from uacs.console import counter
     from uacs.data.clips import ClipSettings
     from uacs.data.prepare import PrepareSettings
@@ -180,7 +184,8 @@ def prepare(
     named = _pairs("--column", columns, "NAME=THEIRS, as text=transcript")
     extracted = _pairs("--extract", extract, "MODALITY=SPEC, as audio=egemaps")
     with counter("preparing") as progress:
-        decoding = ClipSettings(speech=speech, cache=cache)
+        bounded = settings_of(ClipSettings, overrides=bounds)
+        decoding = bounded.model_copy(update={"speech": speech or bounded.speech, "cache": cache or bounded.cache})
         told = PrepareSettings(columns=named, extract=extracted, decoding=decoding, **settings)
         dataset = write(source, out, told, progress)
     splits = {name.rpartition("-")[0] for name in dataset.info.parts}

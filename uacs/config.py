@@ -16,6 +16,12 @@ from uacs.mllm import MllmSettings
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
+class RunClips(ClipSettings):
+    """What a run's clips may cost, and who looks at them for its UBM."""
+
+    extractors: tuple[str, ...] = Field((), description="face:FILE and pose:FILE, as the UBM's features were made by")
+
+
 class EvaluationSettings(BaseModel):
     """How a run is carried out. Only what `mllm.identity` names moves an answer by more than 1e-5; `decoding` says
     which clips are too much.
@@ -29,7 +35,7 @@ class EvaluationSettings(BaseModel):
     batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
     chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
     threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
-    decoding: ClipSettings = ClipSettings()
+    decoding: RunClips = RunClips()
     max_errors: str = Field("1%", description="samples that may be errors before the run stops: a number, or a share")
 
     @field_validator("max_errors", mode="before")

@@ -5,8 +5,9 @@
 
 Thirty clips of 640 x 360 and 4 s are shown again and again under other names, with the demo's models, everyone asked
 (the dearest case). Seconds a clip are those of `--more` clips beyond the first 300, so that what starts once does not
-count; memory is what all processes of the run hold at most, pages that they share counted once. Prints Markdown and
-draws where the time goes into OUT/clips.svg.
+count, and the parts alone are measured after each run, for a machine has its moods. Memory is what all processes of
+the run hold for themselves at most, and once what is shared. Prints Markdown and draws where the time goes into
+OUT/clips.svg.
 """
 
 import argparse
@@ -60,11 +61,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shots = [shoot(Path(folder) / f"{k}.mp4", k) for k in range(SHOT)]
-        alone = _alone(options.demo, [str(shot) for shot in shots] * (ALONE // SHOT))
-        runs = {}
+        alone, runs = [], {}
         with ray_session():
             for count in (SHOT, FIRST, FIRST + options.more):  # the first warms up
                 runs[count] = _run(options.demo, shots, count, Path(folder) / str(count))
+                alone.append(_alone(options.demo, [str(shot) for shot in shots] * (ALONE // SHOT)))
+    alone = {part: sum(times[part] for times in alone) / len(alone) for part in alone[0]}  # a machine has its moods
     (few, held), (many, most) = runs[FIRST], runs[FIRST + options.more]
     whole = (many - few) / options.more
     slowest = max(("looking at clips", "the UBM", "the large model"), key=lambda part: alone[part])
@@ -118,18 +120,19 @@ def _run(demo: Path, shots: list[Path], count: int, folder: Path) -> tuple[float
 
 @contextmanager
 def _watched() -> Iterator[Held]:
-    """What this process and all below it hold, looked at every five seconds."""
+    """What this process and all below it hold, looked at every second: what each has alone, and once what is shared."""
     held, done = Held(), threading.Event()
 
     def watch() -> None:
-        while not done.wait(5):  # each look takes a good part of a second
-            total = 0
+        while not done.wait(1):
+            alone, shared = 0, 0
             for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
                 try:
-                    total += process.memory_full_info().pss
+                    memory = process.memory_info()
                 except psutil.Error:  # it has just ended
                     continue
-            held.most = max(held.most, total / 2**20)
+                alone, shared = alone + memory.rss - memory.shared, max(shared, memory.shared)
+            held.most = max(held.most, (alone + shared) / 2**20)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

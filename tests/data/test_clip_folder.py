@@ -8,7 +8,7 @@ from tests.data.test_media import GREYS, write
 from uacs.data import places
 from uacs.data.apart import Absent
 from uacs.data.clip_folder import ClipFolder
-from uacs.data.prepare import PrepareSettings, prepare
+from uacs.data.prepare import PrepareSettings, open_dataset, prepare
 from uacs.errors import BadInput, WrongUse
 
 SRT = """1
@@ -93,6 +93,25 @@ def test_a_folder_is_prepared_and_what_is_for_tables_is_refused(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(BadInput, match="nor clips lie there"):
         prepare(tmp_path / "none", tmp_path / "other", TOLD)
+
+
+def test_data_whose_clips_are_yet_to_be_looked_at_are_not_taken_for_prepared_ones(tmp_path):
+    (tmp_path / "clips").mkdir()
+    write(tmp_path / "clips" / "a.mp4", GREYS)
+    later = open_dataset(tmp_path / "clips", tmp_path / "run", PrepareSettings(dataset="mosi"), later=True)
+    assert open_dataset(later.folder, tmp_path, later=True).info == later.info
+    with pytest.raises(BadInput, match="a run's own, without audio and vision of its clips; `uacs prepare` the clips"):
+        open_dataset(later.folder, tmp_path)
+
+
+def test_prepare_is_told_what_a_clip_may_cost(uacs, tmp_path):
+    (tmp_path / "clips").mkdir()
+    write(tmp_path / "clips" / "a.mp4", GREYS)
+    words = ["prepare", tmp_path / "clips", tmp_path / "data", "--dataset", "mosi"]
+    code, _, err = uacs(*words, "--set", "seconds=0.1")
+    assert code == 0 and "lasts over 0.1 s; give a shorter clip" in err
+    code, _, err = uacs(*words, "--set", "length=0.1")
+    assert code == 2 and "length: Extra inputs are not permitted; there is seconds, mib, clock" in err
 
 
 def test_a_table_takes_what_it_does_not_say_from_beside_the_clip(tmp_path):

@@ -1,7 +1,9 @@
 """Decoding: the right frames, the right sound, and one line for what does not decode."""
 
+import os
 import shutil
 import socket
+import sys
 import wave
 from fractions import Fraction
 
@@ -54,6 +56,13 @@ def test_every_frame_comes_back_in_order_with_its_time(tmp_path):
     assert np.allclose(footage.frames.mean(axis=(1, 2, 3)), GREYS, atol=3)
     assert np.allclose(footage.times, np.arange(10) / RATE)
     assert footage.waveform is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads that Linux lists")
+def test_looking_at_every_frame_starts_no_thread_for_any_of_them(tmp_path):
+    path, threads = write(tmp_path / "a.mp4", GREYS), []
+    decode(str(path), 1, see=lambda picture, seconds: threads.append(len(os.listdir("/proc/self/task"))))
+    assert len(threads) == len(GREYS) and threads[-1] <= threads[0]
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 4, 8, 16])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests import tiny_recogniser
 from tests.data.test_media import GREYS, tone, write
 from uacs.data.prepare import PrepareSettings, prepare
 from uacs.data.speech import Recogniser, identity
@@ -18,6 +19,16 @@ def test_what_is_heard_is_words_and_the_same_each_time(recogniser):
     assert Recogniser(recogniser, "en").words(voice, 16000) == words
     assert listener.words(tone(300, 16000, 33.0), 16000)
     assert listener.words(np.zeros(1500, np.float32), 16000) is None
+
+
+def test_whisper_hears_each_language_and_more_than_its_half_minute(tmp_path):
+    tiny_recogniser.save_whisper(tmp_path)
+    voice = tone(300, 16000, 2.0)
+    words = Recogniser(str(tmp_path), "en").words(voice, 16000)
+    assert words and set(words) <= set("abcdefghijklmnopqrstuvwxyz ")
+    with pytest.raises(BadInput, match="does not know the data's language, de; name a recogniser that does"):
+        Recogniser(str(tmp_path), "de")
+    assert len(Recogniser(str(tmp_path), "zh").words(tone(300, 16000, 65.0), 16000)) > len(words)
 
 
 def test_only_who_has_no_transcript_is_listened_to(recogniser):

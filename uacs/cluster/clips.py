@@ -52,8 +52,7 @@ def looked_at(samples: list[Sample], look: Look) -> list[Sample]:
     looked, held = [], 0
     clips = _clips(look.limits, tuple(sorted(set(look.extract.values()))), look.cache)
     listened = look.speech is not None
-    frames = 0 if listened and look.frames is None else look.frames
-    for sample in clips.look_at(samples, Wanted(look.extract, frames, listened)):
+    for sample in clips.look_at(samples, Wanted(look.extract, look.frames, listened)):
         held += size_of(sample.footage)
         needed = (sample.footage and sample.footage.fault) or (listened and transcript(sample) is None)
         looked.append(sample if held <= MOST or needed else replace(sample, footage=None))

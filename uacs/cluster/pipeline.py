@@ -14,6 +14,7 @@ import pickle
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -275,13 +276,24 @@ def _failed(sample: Sample, why: str) -> SmallOutput:
 
 
 def _packed(part: str, *content: Any) -> pa.Table:
-    """A part as one row, which Ray Data cannot cut."""
-    packed = pa.array([pickle.dumps(content, protocol=5)], pa.large_binary())
-    return pa.table({"part": [part], "content": packed})
+    """A part as one row, which Ray Data cannot cut; its arrays stand behind the rest, each copied once."""
+    arrays: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(content, protocol=5, buffer_callback=arrays.append)
+    contents: list[bytes | memoryview] = [rest, *(array.raw() for array in arrays)]
+    pieces = [np.frombuffer(content, np.uint8) for content in contents]
+    ends = np.cumsum([0, *(len(piece) for piece in pieces)])
+    whole = pa.allocate_buffer(int(ends[-1]))
+    np.concatenate(pieces, out=np.frombuffer(whole, np.uint8))
+    packed = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(pieces), [None, pa.py_buffer(ends), whole])
+    return pa.table({"part": [part], "content": pa.LargeListArray.from_arrays([0, len(pieces)], packed)})
 
 
 def _unpacked(row: pa.Table) -> tuple[str, Any]:
     """A part's name and content; raises `RuntimeError` if it came in pieces."""
     if row.num_rows != 1:
         raise RuntimeError(f"Ray Data cut a part, or joined some: {row.num_rows} rows arrived together")
-    return row["part"][0].as_py(), pickle.loads(row["content"][0].as_buffer())
+    pieces = row["content"][0].values
+    buffers: list[Any] = pieces.buffers()  # a piece's own as_buffer would copy it
+    ends = np.frombuffer(buffers[1], np.int64)[pieces.offset :][: len(pieces) + 1].tolist()
+    rest, *arrays = (buffers[2].slice(start, end - start) for start, end in pairwise(ends))
+    return row["part"][0].as_py(), pickle.loads(rest, buffers=arrays)

@@ -34,7 +34,6 @@ class ClipSettings(BaseModel):
     seconds: float = Field(4 * 3600, gt=0, description="longest clip, in seconds")
     mib: float = Field(4096, gt=0, description="MiB that what is kept of a clip may take")
     clock: float = Field(600, gt=0, description="seconds that decoding one may take")
-    extractors: tuple[str, ...] = Field((), description="face:FILE and pose:FILE, as the UBM's features were made by")
     cache: str | None = Field(None, description="folder or URI in which features of clips are kept for the next time")
     speech: str | None = Field(
         None, description="a speech recogniser's folder or hub id, for clips without a transcript"

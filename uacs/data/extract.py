@@ -110,12 +110,18 @@ def absolute_spec(spec: str) -> str:
 class Wanted:
     """What is wanted of a clip: features by modality, each of an extractor's SPEC, and so many frames and the sound.
 
-    Without either, no more than to know that it is a clip. `listened` says that the sound is wanted for a transcript.
+    Without either, no more than to know that it is a clip. `listened` says that the sound is wanted for a transcript,
+    even where no frames are.
     """
 
     extract: Mapping[str, str] = field(default_factory=dict)
     frames: int | None = None
     listened: bool = False
+
+    @property
+    def kept(self) -> int | None:
+        """Frames of the footage; None where there is to be none."""
+        return 0 if self.listened and self.frames is None else self.frames
 
 
 @dataclass(frozen=True)
@@ -135,11 +141,11 @@ def find(clip: str, wanted: Wanted, limits: Limits | None = None) -> Found:
         for extraction in looking:
             extraction.see(picture, seconds)
 
-    kept = (0 if extractions else 1) if wanted.frames is None else wanted.frames
+    kept = (0 if extractions else 1) if wanted.kept is None else wanted.kept
     footage = decode(clip, kept, limits=limits, see=see if looking else None)
     computed = {spec: made.features(footage.waveform, footage.sample_rate) for spec, made in extractions.items()}
     features = {modality: computed[spec][modality] for modality, spec in wanted.extract.items()}
-    return Found(features, None if wanted.frames is None else footage)
+    return Found(features, None if wanted.kept is None else footage)
 
 
 class Basic:

@@ -24,6 +24,7 @@ from typing import IO
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from uacs.data import places
 from uacs.errors import BadInput, shown
@@ -294,6 +295,7 @@ class _Film:
         self.count = 0
         self.start: float | None = None
         self.size: tuple[int, int] | None = None
+        self.reformatter = VideoReformatter()
 
     @property
     def mistaken(self) -> bool:
@@ -311,11 +313,19 @@ class _Film:
         if keep:
             self.watch.hold(_rgb_bytes(*self.size))
         if keep or self.see:
-            picture = _upright(frame, *self.size)
+            picture = self._upright(frame, *self.size)
             if keep:
                 self.chosen[position] = picture, seconds
             if self.see:
                 self.see(picture, seconds)
+
+    def _upright(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+        """RGB (H, W, 3), turned as a phone's clip asks to be turned.
+
+        One reformatter and one thread, as with decoding: by itself a frame gets threads of its own, each time.
+        """
+        picture = self.reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        return np.rot90(picture, round(frame.rotation / 90))
 
     def kept(self) -> tuple[np.ndarray | None, np.ndarray]:
         """The wanted frames and their times; None and no times where there are none."""
@@ -372,12 +382,6 @@ class _Sound:
 def _rgb_bytes(width: int, height: int) -> int:
     """What a frame takes as FFmpeg lays it out, in steps of 32 pixels."""
     return 3 * (width + -width % 32) * (height + -height % 32) + FRAME
-
-
-def _upright(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-    """RGB (H, W, 3), turned as a phone's clip asks to be turned."""
-    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
-    return np.rot90(picture, round(frame.rotation / 90))
 
 
 def _seconds(frame: av.VideoFrame, position: int, rate: Fraction) -> float:

@@ -113,7 +113,11 @@ def open_dataset(
     not looked at: whoever reads the dataset does.
     """
     if is_prepared(place):
-        return PreparedDataset(place)
+        dataset = PreparedDataset(place)
+        if dataset.info.later and not later:
+            made = " and ".join(dataset.info.later)
+            raise BadInput(f"{place}: a run's own, without {made} of its clips; `uacs prepare` the clips themselves")
+        return dataset
     if places.is_uri(out):
         raise Refused(f"{place}: not prepared, and {out} is no place to prepare it in; `uacs prepare` it first")
     out, settings = Path(out), settings or PrepareSettings()

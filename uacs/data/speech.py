@@ -21,7 +21,7 @@ SHORTEST = 0.1  # seconds; less than that is no word
 class Recogniser:
     """A checkpoint, ready to be listened with; language as `en` or `zh`, for those that know several.
 
-    Raises `BadInput` naming it where there is none, or it is no recogniser.
+    Raises `BadInput` naming it where there is none, it is no recogniser, or it knows other languages.
     """
 
     def __init__(self, spec: str, language: str, device: str = "cpu"):
@@ -33,7 +33,10 @@ class Recogniser:
             self.pipe = pipeline("automatic-speech-recognition", model=spec, device=device)
         except Exception as error:  # of many kinds: no such folder, another kind of model, a file that is missing
             raise BadInput(f"{spec}: is no speech recogniser ({reason(error)}); name a checkpoint of one") from None
-        several = getattr(getattr(self.pipe.model, "generation_config", None), "is_multilingual", False)
+        how = getattr(self.pipe.model, "generation_config", None)
+        several = getattr(how, "is_multilingual", False)
+        if several and f"<|{language}|>" not in (getattr(how, "lang_to_id", None) or {}):
+            raise BadInput(f"{spec}: does not know the data's language, {language}; name a recogniser that does")
         self.asked = {"generate_kwargs": {"language": language, "task": "transcribe"}} if several else {}
 
     def words(self, waveform: np.ndarray, sample_rate: int) -> str | None:

@@ -131,8 +131,7 @@ class PartWriter:
     def _with_computed(self, samples: list[Sample]) -> list[Sample]:
         if self.later or not (self.computed or self._recogniser) or not any(s.clip for s in samples):
             return samples
-        listened = self._recogniser is not None
-        looked = self._pool.look_at(samples, Wanted(self.computed, 0 if listened else None, listened))
+        looked = self._pool.look_at(samples, Wanted(self.computed, listened=self._recogniser is not None))
         for sample in looked:
             if sample.footage and sample.footage.fault:
                 then = f"kept without {' and '.join(self.computed) or 'a transcript'}"

@@ -156,8 +156,8 @@ class Small:
                 try:
                     if time.monotonic() > until:
                         raise BadInput("the deadline passed before it was decoded; send fewer clips at once")
-                    wanted, left = self._wanted(call), until - time.monotonic()
-                    samples[i] = self.clips.look(sample, wanted, left)
+                    wanted = Wanted(self.extract, call.frames, listened=self.recogniser is not None)
+                    samples[i] = self.clips.look(sample, wanted, until - time.monotonic())
                     if (film := samples[i].footage) and film.fault:
                         raise BadInput(film.fault)
                     if self.recogniser:
@@ -172,10 +172,6 @@ class Small:
                     said = f"sample '{sample.sample_id}': its clip could not be decoded, which is our fault"
                     faults[i] = Failed(NAN, NAN, (NAN, NAN, NAN), error=said)
         return samples, faults
-
-    def _wanted(self, call: SmallCall) -> Wanted:
-        """What is wanted of a call's clips: the sound too, where somebody listens."""
-        return Wanted(self.extract, 0 if self.recogniser and call.frames is None else call.frames)
 
     def _missing(self, sample: Sample) -> tuple[str, ...]:
         absent = ["text"] if transcript(sample) is None else []
