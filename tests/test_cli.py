@@ -37,6 +37,17 @@ def test_three_commands_lead_from_a_csv_to_a_run(uacs, encoder, recorded, tmp_pa
     assert (out / "report.html").read_text() == before
 
 
+def test_an_ensemble_is_trained_by_one_option(uacs, dataset, encoder, tmp_path):
+    small = [word for setting in ("max_epochs=1", "members=2", "threads=1") for word in ("--set", setting)]
+    words = ["train", "ubm", dataset.folder, "--text-encoder", encoder, "--estimator", "ev", *small]
+    code, said, err = uacs(*words, "--out", tmp_path / "ubm")
+    assert code == 0, err
+    assert "1 of 2 of the ensemble\n" in said and "2 of 2 of the ensemble\n" in said
+    assert sorted(path.name for path in (tmp_path / "ubm" / "members").iterdir()) == ["1", "2"]
+    code, _, err = uacs(*words, "--out", tmp_path / "ubm")
+    assert code == 1 and "a trained model lies there" in err
+
+
 @pytest.mark.parametrize("words", [(), ("--help",), ("evaluate", "--help"), ("train", "ubm", "--help")])
 def test_help_is_there(uacs, words):
     code, out, err = uacs(*words)
@@ -60,6 +71,10 @@ def test_every_command_shows_an_example(uacs, command):
         ("train ubm {data} --out {out} --preset mos", 2, "no preset 'mos'; there is mosi, mosei, sims"),
         ("train ubm {data} --out {out} --set lr=1", 2, "expected key=value with one of"),
         ("train ubm {data} --out {out} --text-encoder {empty}", 1, "no text encoder there"),
+        ("train ubm {data} --out {out} --estimator variance", 2, "'variance' is not one of 'cbe', 'ptd', 'ev'"),
+        ("train ubm {data} --out {out} --estimator ev --folds 3", 2, "a fold's UBM has no ensemble"),
+        ("train ubm {data} --out {out} --set estimator=variance", 2, "no estimator 'variance'; there is cbe, ptd, ev"),
+        ("calibrate {data} --ubm {ubm} --mllm {mllm} --out {out} --set estimator=u", 2, "no estimator 'u'; there is"),
         ("train ubm {empty} --out {out}", 1, "neither dataset.json (a prepared dataset) nor label.csv"),
         ("train ubm {data} --out {ubm} --text-encoder {empty}", 1, "a trained model lies there"),
         ("prepare {nowhere} {out}", 1, "nothing there; name a prepared dataset, a label.csv or its folder"),

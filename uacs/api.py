@@ -22,6 +22,7 @@ from uacs.cascade.thresholds import Thresholds, of_table
 from uacs.data.prepare import PrepareSettings
 from uacs.data.prepare import prepare as _prepare
 from uacs.data.prepared import PreparedDataset
+from uacs.errors import Refused
 from uacs.mllm import LargeModel, MllmSettings
 from uacs.mllm import build as _build_mllm
 from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk, ask
@@ -40,7 +41,7 @@ def open_dataset(folder: str | Path) -> PreparedDataset:
 
 
 def load_ubm(folder: str | Path, **options) -> SmallPredictor:
-    """A trained small model: `.predict(samples)` gives score, uncertainty in nats and probabilities of each."""
+    """A trained small model: `.predict(samples)` gives score, uncertainty and probabilities of each."""
     return SmallPredictor(folder, **options)
 
 
@@ -62,6 +63,8 @@ def answer(
     Without thresholds everyone is asked everything and nothing is decided yet, as `uacs calibrate` does it:
     `calibrate` makes thresholds of the table, `route` decides by them.
     """
+    if thresholds and thresholds.estimator not in (None, small.estimator):
+        raise Refused(f"the thresholds were made with estimator {thresholds.estimator}, the UBM has {small.estimator}")
     outputs = small.predict(samples)
     u = np.array([output.u for output in outputs])
 

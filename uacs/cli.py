@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from uacs.cli_options import FOLDER, PLACE, clear_afterwards, finite, notes
+from uacs.cli_options import FOLDER, PLACE, clear_afterwards, estimator, finite, notes
 from uacs.cli_serve import deploy, key, serve
 from uacs.cli_train import train
 from uacs.cli_tune import tune
@@ -117,6 +117,7 @@ def _run_options(function):
         ),
         click.option("--verifier", metavar="SPEC", help="Stage 3 by replicas of its own, of this or another model."),
         click.option("--mllm", required=True, metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet."),
+        estimator("the UBM's own, or that of the thresholds"),
         click.option("--ubm", type=FOLDER, required=True, help="A trained UBM."),
     ):
         function = option(function)
@@ -395,6 +396,7 @@ def _settings(
     hints: str | None,
     verify_prefill: bool | None,
     adapters: tuple[Path, ...] = (),
+    estimator: str | None = None,
 ):
     """The run's settings; an option of its own goes over --set, which goes over the file. large are its SPECs."""
     from uacs import console
@@ -407,7 +409,9 @@ def _settings(
     if (idle := [name for name, value in asked.items() if value is not None]) and not any(map(_is_asked, large)):
         option = {"adapters": "adapter"}.get(idle[0], idle[0])
         raise WrongUse(f"--{option.replace('_', '-')}: recorded answers are as they were taken; leave it away")
-    named = {"max_errors": max_errors} | {f"mllm.{name}": value for name, value in asked.items()}
+    named = {"max_errors": max_errors, "estimator": estimator} | {
+        f"mllm.{name}": value for name, value in asked.items()
+    }
     return evaluation_settings(
         config, overrides + tuple(f"{key}={value}" for key, value in named.items() if value is not None)
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 FOLDER = click.Path(path_type=Path)
+ESTIMATORS = ("cbe", "ptd", "ev", "temperature", "error", "margin", "strength", "at_odds")
+"""Those of `uacs.cascade.estimators`, which takes a second to import."""
 
 
 class Somewhere(click.ParamType):
@@ -36,6 +38,12 @@ class Share(click.ParamType):
 
 
 PLACE, SHARE = Somewhere(), Share()
+
+
+def estimator(default: str):
+    """How the small model says how unsure it is."""
+    told = f"How the small model's uncertainty is estimated, see docs/estimators.md; {default}."
+    return click.option("--estimator", type=click.Choice(ESTIMATORS), help=told)
 
 
 def finite(context: click.Context | None, option: click.Parameter | None, value: float | None) -> float | None:

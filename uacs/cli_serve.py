@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from uacs.cli_options import FOLDER, SHARE
+from uacs.cli_options import FOLDER, SHARE, estimator
 from uacs.errors import WrongUse
 
 DASHBOARD = "http://127.0.0.1:8265"
@@ -17,6 +17,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 )
 @click.option("--ubm", metavar="DIR", help="A trained UBM.")
 @click.option("--mllm", metavar="SPEC", help="Folder, hub id, or recorded:FILE.parquet.")
+@estimator("that of --thresholds, else the UBM's")
 @click.option("--verifier", metavar="SPEC", help="Stage 3 by replicas of its own, of this or another model.")
 @click.option("--thresholds", metavar="FILE", help="thresholds.json of `uacs calibrate`, evaluate or tune.")
 @click.option("--config", type=FOLDER, help="Settings of the endpoint as YAML; options and --set go over it.")
@@ -42,6 +43,7 @@ def serve(config: Path | None, overrides: tuple[str, ...], host: str, port: int,
     for option in ("ubm", "mllm", "thresholds"):
         if config is None and named[option] is None and not any(one.startswith(f"{option}=") for one in overrides):
             raise WrongUse(f"--{option} is missing; without --config all of --ubm, --mllm and --thresholds are wanted")
+    named["small.estimator"] = named.pop("estimator")
     given = tuple(f"{name}={value}" for name, value in named.items() if value is not None)
     settings = settings_of(EndpointSettings, config, overrides + given)
     if settings.thresholds is None:

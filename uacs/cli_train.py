@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from uacs.cli_options import FOLDER, clear_afterwards, notes
+from uacs.cli_options import FOLDER, clear_afterwards, estimator, notes
 from uacs.errors import WrongUse
 
 
@@ -25,6 +25,7 @@ def train() -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the UBM; a training cut off there goes on.")
 @click.option("--preset", help="Table I's column: mosi, mosei or sims; default: the dataset's.")
 @click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
+@estimator("cbe; ev trains an ensemble besides")
 @_workers("batch", "device")
 @click.option(
     "--folds",
@@ -40,6 +41,7 @@ def ubm(
     text_encoder: str | None,
     workers: int,
     folds: int | None,
+    estimator: str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Train the small model on DATA's split train, stopped by split valid."""
@@ -53,12 +55,19 @@ def ubm(
     if folds and workers > 1:
         mend = f"leave --folds out, and once that is trained leave --workers {workers} out instead"
         raise WrongUse(f"--folds {folds}: folds are trained by one worker; {mend}")
+    overrides += (f"estimator={estimator}",) if estimator else ()
+    if folds and training_settings("mosi", list(overrides)).estimator == "ev":
+        raise WrongUse(
+            f"--folds {folds}: a fold's UBM has no ensemble to be unsure by; train folds by another estimator"
+        )
     clear_afterwards(out)
     training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
     with counter("preparing") as progress:
         dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or preset), progress)
     settings = training_settings(preset or dataset.info.kind.preset, list(overrides))
     encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
+    if workers > 1 and Path(encoder).is_dir():
+        encoder = str(Path(encoder).absolute())  # as the workers name it, so that a training that is there is found
     if folds:
         from uacs.ubm.folds import train as train_folds
 
@@ -72,12 +81,24 @@ def ubm(
             lambda fold: print(f"fold {fold} of {folds}", flush=True),
         )
         epochs = folded.epochs
-    elif workers == 1:
-        epochs = train_ubm(dataset, encoder, settings, out, print_epoch)
     else:
-        from uacs.cluster.training import train as train_together
 
-        epochs = train_together(dataset, encoder, settings, out, workers, print_epoch)
+        def train_one(settings, out, without=frozenset()):
+            if workers == 1:
+                return train_ubm(dataset, encoder, settings, out, print_epoch, without=without)
+            from uacs.cluster.training import train as train_together
+
+            return train_together(dataset, encoder, settings, out, workers, print_epoch, without)
+
+        if settings.estimator == "ev":
+            from uacs.ubm.ensemble import train as train_ensemble
+
+            said = f"of {settings.members} of the ensemble"
+            epochs = train_ensemble(
+                dataset, encoder, settings, out, train_one, lambda k: print(f"{k} {said}", flush=True)
+            )
+        else:
+            epochs = train_one(settings, out)
     best = epochs[best_epoch(epochs)]
     print(f"{out}: epoch {best['epoch']:.0f} is kept, valid Acc2 {best['valid_acc2']:.1%}, MAE {best['valid_mae']:.3f}")
     if folds:

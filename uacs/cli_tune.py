@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from uacs.cli_options import FOLDER, PLACE, SHARE, clear_afterwards, finite, notes
+from uacs.cli_options import FOLDER, PLACE, SHARE, clear_afterwards, estimator, finite, notes
 from uacs.errors import WrongUse
 
 RULES = ("search", "exact", "means", "mean", "gaussian", "quantile", "learned", "risk")
@@ -95,6 +95,7 @@ def thresholds(
 @click.option("--preset", help="Table I's column to search around: mosi, mosei or sims; default: the dataset's.")
 @click.option("--around", type=FOLDER, help="A trained UBM whose settings and encoder to search around instead.")
 @click.option("--text-encoder", help="A BERT's folder or hub id; default: bert-base-uncased or -chinese.")
+@estimator("cbe, or that of --around")
 @click.option("--trials", default=20, show_default=True, type=click.IntRange(1), help="Trainings; raise it to go on.")
 @click.option("--at-once", default=2, show_default=True, type=click.IntRange(1), help="Trainings at the same time.")
 @click.option("--gpus", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of a GPU for each.")
@@ -116,6 +117,7 @@ def ubm(
     preset,
     around,
     text_encoder,
+    estimator,
     overrides,
     **search,
 ) -> None:
@@ -139,6 +141,7 @@ def ubm(
     objective = _objective(metric, weight, budget, floor)
     if preset and around:
         raise WrongUse("--preset and --around: a search is around one of them")
+    overrides += (f"estimator={estimator}",) if estimator else ()
     known = load_config(around) if around else None
     training_settings(preset or "mosi", list(overrides))  # a wrong option is said before anything is prepared
     if wrong := [word for word in overrides if word.startswith("device=")]:
@@ -150,6 +153,8 @@ def ubm(
     dataset = open_dataset(data, out, PrepareSettings(dataset=recognised(data) or given.calibration.like))
     start = known.training if known else training_settings(preset or dataset.info.kind.preset)
     base = overridden(start, list(overrides))
+    if base.estimator == "ev":
+        raise WrongUse("--estimator ev: a trial would be an ensemble; search by another, and train the best with ev")
     encoder = text_encoder or (known.text_encoder if known else DEFAULT_ENCODERS[dataset.info.language])
     settings = SearchSettings(
         seed=seed, threads=base.threads if any("threads" in o for o in overrides) else 1, **search

@@ -8,6 +8,7 @@ from typing import TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from uacs.cascade.estimators import known
 from uacs.cluster.resources import Resources
 from uacs.data.clips import ClipSettings
 from uacs.errors import BadInput, WrongUse
@@ -32,11 +33,17 @@ class EvaluationSettings(BaseModel):
     resources: Resources = Resources()
     mllm: MllmSettings = MllmSettings()
     verifier: MllmSettings | None = Field(None, description="the verifier's, where they are not the large model's")
+    estimator: str | None = Field(None, description="of the UBM's uncertainty; its own")
     batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
     chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
     threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
     decoding: RunClips = RunClips()
     max_errors: str = Field("1%", description="samples that may be errors before the run stops: a number, or a share")
+
+    @field_validator("estimator")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return name and known(name)
 
     @field_validator("max_errors", mode="before")
     @classmethod

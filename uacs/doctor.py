@@ -196,9 +196,8 @@ def _ubm(ubm: Path, data: str | None) -> Iterator[Finding]:
     if errors := [output.error for output in outputs if output.error]:
         yield Finding("fail", errors[0])
     if known := [output.u for output in outputs if not output.error]:
-        yield Finding(
-            "ok", f"it answers {len(known)} samples, {1000 * seconds:.1f} ms each, mean u {np.mean(known):.2f} nats"
-        )
+        said = f"mean u {np.mean(known):.2f} by {predictor.estimator}"
+        yield Finding("ok", f"it answers {len(known)} samples, {1000 * seconds:.1f} ms each, {said}")
 
 
 def _mllm(spec: str, settings: EvaluationSettings, data: str | None) -> Iterator[Finding]:

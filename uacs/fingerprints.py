@@ -8,8 +8,9 @@ WHOLE = 64 * 2**20
 """Files up to this size are read whole; of larger ones a block in every `STRIDE` (a 7B model's shards take minutes)."""
 BLOCK, STRIDE = 2**16, 2**22
 
-BESIDE = ("training.json", "out_of_fold.parquet")
-"""Files in a model's folder on which none of its answers depends: how it was trained, what others like it answer."""
+BESIDE = ("training.json", "out_of_fold.parquet", "uncertainty.json")
+"""Files in a model's folder on which none of its answers depends: how it was trained, what others like it answer, and
+what other estimators of its doubt than entropy have learned (uacs.ubm.estimating has a fingerprint for those)."""
 
 
 def of_folder(folder: Path) -> str:
@@ -53,5 +54,5 @@ def of_settings(settings: object) -> str:
 def _counts(path: Path) -> bool:
     if any(part.startswith(".") for part in path.parts):
         return False
-    # folds/ comes and goes beside a UBM that is done: others are trained there (uacs.ubm.folds)
-    return path.name not in BESIDE and path.parts[0] != "folds"
+    # folds/ and members/ come and go beside a UBM that is done: others are trained there (uacs.ubm.folds, ensemble)
+    return path.name not in BESIDE and path.parts[0] not in ("folds", "members")

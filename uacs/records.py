@@ -101,7 +101,8 @@ def readable(text: str) -> str:
 class SmallOutput:
     """The UBM's answer: score y, uncertainty u (nats for CBE), probabilities p (3,) by `Polarity`.
 
-    A sample that could not be read has `error` set and NaN elsewhere.
+    told is u as a large model is told of it, in nats; where it is None, u is that. A sample that could not be read has
+    `error` set and NaN elsewhere.
     """
 
     y: float
@@ -110,6 +111,11 @@ class SmallOutput:
     seconds: float = 0.0
     error: str | None = None
     signals: dict[str, float] = field(default_factory=dict)
+    told: float | None = None
+
+
+TOLD = "told"
+"""Among an outcome's signals: u_small as stage 3 was told of it, where it is another number."""
 
 
 @dataclass(frozen=True)

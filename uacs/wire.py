@@ -72,7 +72,7 @@ class Models(BaseModel):
 
 
 class Answer(BaseModel):
-    """A clip's score, who gave it, and all that led there; uncertainties in nats, times in seconds."""
+    """A clip's score, who gave it, and all that led there; uncertainties by their estimators, times in seconds."""
 
     request_id: str
     sample_id: str

@@ -247,6 +247,29 @@ def test_thresholds_of_another_model_are_refused(models, calibration, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_another_estimator_goes_all_the_way_and_thresholds_know_theirs(models, run, calibration, tmp_path):
+    odd = SETTINGS.model_copy(update={"estimator": "margin"})
+    thresholds = calibrate(models["valid"], tmp_path / "calibration", odd)
+    assert thresholds.estimator == "margin" and calibration[1].estimator == "cbe"
+    valid = Run.open(tmp_path / "calibration").table()
+    ordered = np.sort(np.array(valid["p_small"].to_pylist()), axis=-1)
+    assert column(valid, "u_small") == pytest.approx(1 - (ordered[:, 2] - ordered[:, 1]))
+    assert (
+        thresholds.tau_small == fit(column(valid, "u_small"), column(valid, "y_small"), column(valid, "label"), 0.1)[0]
+    )
+
+    evaluate(models["test"], thresholds, tmp_path / "run", SETTINGS)  # nobody names it: the thresholds' own
+    test, before = Run.open(tmp_path / "run").table(), Run.open(run[0]).table()
+    by_entropy = [dict(signals)["margin"] for signals in before["signals"].to_pylist()]
+    assert column(test, "u_small").tolist() == by_entropy
+    assert [dict(signals)["cbe"] for signals in test["signals"].to_pylist()] == column(before, "u_small").tolist()
+    assert test["y_small"] == before["y_small"]
+    with pytest.raises(Refused, match="made with estimator margin, this run has cbe"):
+        evaluate(models["test"], thresholds, tmp_path / "x", SETTINGS.model_copy(update={"estimator": "cbe"}))
+    with pytest.raises(BadInput, match="its ensemble is not whole, 0 UBMs"):
+        calibrate(models["valid"], tmp_path / "x", SETTINGS.model_copy(update={"estimator": "ev"}))
+
+
 def test_features_of_another_extractor_are_refused(dataset, ubm, spec, calibration, tmp_path):
     raw = dataset.folder.parent / "raw"
     shutil.copy(raw / "audio.npz", tmp_path / "covarep.npz")

@@ -133,6 +133,14 @@ def everyone(small, large):
     return np.ones(len(small), bool)
 
 
+def test_a_second_look_is_told_of_another_estimators_doubt_in_nats(folder, samples):
+    model, in_nats = of(folder), replace(SMALL, u=40.0, told=SMALL.u)
+    answers = [model.answer_and_verify(samples[:1], [small], everyone)[1][0] for small in (SMALL, in_nats)]
+    assert (answers[0].y, answers[0].u) == (answers[1].y, answers[1].u)
+    (other,) = model.answer_and_verify(samples[:1], [replace(SMALL, u=40.0)], everyone)[1]
+    assert other.u != answers[0].u
+
+
 def test_the_second_look_costs_its_own_words_alone(folder, samples, monkeypatch):
     sample = replace(samples[0], text="it was great " * 40)
     positions = {}

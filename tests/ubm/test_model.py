@@ -9,7 +9,7 @@ from uacs.records import Sample
 from uacs.ubm import folder as ubm_folder
 from uacs.ubm import training
 from uacs.ubm.batches import collate, encode
-from uacs.ubm.model import SequenceEncoder
+from uacs.ubm.model import Heads, SequenceEncoder
 from uacs.ubm.settings import TrainingSettings, UbmConfig
 
 FEATURES = {"audio": FeatureInfo(size=3, extractor="x"), "vision": FeatureInfo(size=2, extractor="x")}
@@ -43,7 +43,7 @@ def sample(sample_id, text=None, audio=None, vision=None):
 def answers(built, samples):
     model, tokenizer = built
     with torch.inference_mode():
-        score, logits = model(collate(encode(samples, tokenizer, FEATURES, 32)), len(samples))
+        score, logits, _ = model(collate(encode(samples, tokenizer, FEATURES, 32)), len(samples))
     return torch.cat([score[:, None], logits], dim=1).numpy()
 
 
@@ -94,12 +94,15 @@ def test_every_parameter_is_in_one_group_of_table_i(built):
 def test_the_loss_is_squared_error_plus_cross_entropy_by_hand():
     class Fixed(torch.nn.Module):
         def forward(self, batch, size):
-            return torch.tensor([1.0, -1.0]), torch.log(torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1]]))
+            logits = torch.log(torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1]]))
+            return Heads(torch.tensor([1.0, -1.0]), logits, torch.tensor([0.25, 1.5]))
 
     class Split:
         encoded = encode([sample("a", audio=1), sample("b", audio=1)], None, FEATURES, 8)
         labels, classes = torch.tensor([2.0, -1.5]), torch.tensor([2, 1])
 
-    loss, _, _ = training._loss(Fixed(), Split(), [0, 1], "cpu")
+    loss, foreseen, _ = training._loss(Fixed(), Split(), [0, 1], "cpu")
     # ((1 - 2)^2 + (-1 + 1.5)^2) / 2 + (-ln 0.5 - ln 0.8) / 2
     assert loss.item() == pytest.approx((1 + 0.25) / 2 + (-np.log(0.5) - np.log(0.8)) / 2)
+    # (|0.25 - |1 - 2|| + |1.5 - |-1 + 1.5||) / 2
+    assert foreseen.item() == pytest.approx((0.75 + 1.0) / 2)

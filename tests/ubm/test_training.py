@@ -51,7 +51,14 @@ def test_it_learns_what_is_in_the_data(ubm):
 
 def test_the_folder_is_complete_and_nothing_else_is_left(ubm):
     names = {path.name for path in ubm.iterdir()}
-    assert names == {"config.json", "model.safetensors", "text_encoder", "tokenizer", "training.json"}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "text_encoder",
+        "tokenizer",
+        "training.json",
+        "uncertainty.json",
+    }
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(dataset, encoder, fast, ubm, tmp_path):

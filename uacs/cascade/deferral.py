@@ -32,7 +32,7 @@ def _margin(y: np.ndarray, u: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 SIGNS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "entropy": lambda y, u, p: u,
+    "entropy": lambda y, u, p: u,  # of the UBM's estimator, whichever that is
     "margin": _margin,
     "strength": lambda y, u, p: np.abs(y),
     "at_odds": lambda y, u, p: (polarity(y) != p.argmax(axis=-1)).astype(float),  # the score's head and the classes'

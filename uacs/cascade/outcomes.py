@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from uacs.cascade import routing
 from uacs.cascade.deferral import Deferral
-from uacs.records import OUTCOME_SCHEMA, STAGES, LargeOutput, Polarity, Sample, SmallOutput
+from uacs.records import OUTCOME_SCHEMA, STAGES, TOLD, LargeOutput, Polarity, Sample, SmallOutput
 
 SYSTEMS = {"uacs": "prediction", "small": "y_small", "large": "y_large"}
 """Whose answers can be scored and compared, and the column that holds them."""
@@ -57,7 +57,13 @@ def _error(sample: Sample, small: SmallOutput, large: LargeOutput, verify: Large
 
 def _signals(small: SmallOutput, large: LargeOutput, verify: LargeOutput) -> dict[str, float]:
     """All of a sample's signals; stage 3's have the names of stage 2's behind `verify_`."""
-    return {**small.signals, **large.signals, **{f"verify_{name}": value for name, value in verify.signals.items()}}
+    told = {} if small.told is None else {TOLD: small.told}
+    return {
+        **small.signals,
+        **told,
+        **large.signals,
+        **{f"verify_{name}": value for name, value in verify.signals.items()},
+    }
 
 
 def with_decision(table: pa.Table, tau_small: float, tau_large: float, deferral: Deferral | None = None) -> pa.Table:

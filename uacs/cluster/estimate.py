@@ -58,6 +58,8 @@ def estimate(
         )
     left = samples - written
     given = runs.read_thresholds(thresholds) if thresholds else None
+    if given and given.estimator and settings.estimator not in (None, given.estimator):
+        raise Refused(f"{thresholds}: made with estimator {given.estimator}, asked for is {settings.estimator}")
     calibration = _calibration(thresholds, out)
     if calibration:
         source = f"by the calibration in {calibration.folder}"

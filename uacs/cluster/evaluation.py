@@ -39,6 +39,7 @@ from uacs.mllm import MllmSettings
 from uacs.mllm.adapters import over
 from uacs.records import OUTCOME_SCHEMA
 from uacs.report.page import page
+from uacs.ubm.estimating import estimator_of, fingerprint
 from uacs.ubm.settings import UbmConfig, load_config
 
 BUSY = 10.0  # seconds that the tally may take to answer
@@ -70,6 +71,7 @@ def evaluate(
     With `all_stages` the large model answers every sample, and looks twice wherever the models conflict,
     so that the run can be compared and replayed; the cascade's own predictions are the same.
     """
+    settings = settings.model_copy(update={"estimator": settings.estimator or thresholds.estimator})
     identity = _identity(models, settings) | {
         "command": "evaluate",
         "asked": "everyone" if all_stages else "unsure",
@@ -150,13 +152,14 @@ def _identity(models: Models, settings: EvaluationSettings) -> dict:
     config, info = load_config(models.ubm), models.dataset.info
     about = info.language, info.score_range, info.name
     refuse_other_data(config, models.dataset, models.ubm)
+    estimator = estimator_of(models.ubm, config, settings.estimator)
     return {
         "dataset": info.name,
         "like": info.like,
         "split": models.split,
         "data": models.dataset.checksum(models.split)[:16],
-        "ubm": fingerprints.of_folder(models.ubm),
-        "estimator": config.estimator,
+        "ubm": fingerprint(models.ubm, estimator),
+        "estimator": estimator,
         **mllm.identity(models.mllm, settings.mllm, *about),
         **_heard(models, settings),
         **(
@@ -269,6 +272,7 @@ def _work(run: Run, models: Models, ask: Ask, apps: list[str], counter, settings
         batch_size=settings.batch_size,
         chunk_size=settings.chunk_size,
         threads=settings.threads,
+        estimator=settings.estimator,
     )
 
 

@@ -89,6 +89,7 @@ class Work:
     batch_size: int
     chunk_size: int
     threads: int
+    estimator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ class SmallStage:
         # an actor that cannot be built is tried again and again, with a traceback each time
         self.fault: BadInput | None = None
         try:
-            self.predictor = SmallPredictor(work.ubm, work.batch_size, "cuda" if cuda else "cpu", work.threads)
+            device = "cuda" if cuda else "cpu"
+            self.predictor = SmallPredictor(work.ubm, work.batch_size, device, work.threads, work.estimator)
         except BadInput as error:
             self.fault = error
 

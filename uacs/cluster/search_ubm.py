@@ -259,8 +259,13 @@ def _identity(task: Task, base: TrainingSettings, settings: SearchSettings) -> d
         "grace": settings.grace,
         "reduction": settings.reduction,
         "space": SPACE,
-        **{f"base {name}": value for name, value in base.model_dump().items()},
+        **{f"base {name}": value for name, value in base.model_dump(exclude=_unmoved(base)).items()},
     }
+
+
+def _unmoved(base: TrainingSettings) -> set[str]:
+    """Settings that came later and do nothing as they stand, so that searches made before go on."""
+    return {"members"} | ({"estimator"} if base.estimator == "cbe" else set())
 
 
 def _count(out: Path, settings: SearchSettings) -> int:

@@ -22,6 +22,7 @@ def train(
     out: Path,
     workers: int,
     progress: Callable[[training.Epoch], None] | None = None,
+    without: frozenset[str] = frozenset(),
 ) -> list[training.Epoch]:
     """As `uacs.ubm.training.train`, by several workers; with device `cuda` each has a GPU of its own.
 
@@ -31,8 +32,8 @@ def train(
     out = out.absolute()
     encoder = str(Path(text_encoder).absolute()) if Path(text_encoder).is_dir() else text_encoder
     dataset = PreparedDataset(places.absolute(dataset.folder))
-    training.begun_in(out, dataset, encoder, settings)
-    task = {"dataset": dataset, "text_encoder": encoder, "settings": settings, "out": out}
+    training.begun_in(out, dataset, encoder, settings, without)
+    task = {"dataset": dataset, "text_encoder": encoder, "settings": settings, "out": out, "without": without}
     group.run(_work, task, out, workers, settings.device, progress, "a smaller batch_size")
     return json.loads((out / "training.json").read_text())["epochs"]
 

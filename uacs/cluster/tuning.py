@@ -71,7 +71,10 @@ def refuse_other_metric(objective: Objective, recording: Recording) -> None:
 def _identity(given: Grounds, objective: Objective, settings: ThresholdSearch) -> dict:
     """What a search's trials depend on; how many there are, and which rule is wanted, may change."""
     made = given.calibration.manifest["identity"]
-    return {name: made.get(name) for name in ("dataset", "like", "split", "data", "ubm", "mllm", "readout")} | {
+    names = ["dataset", "like", "split", "data", "ubm", "mllm", "readout"]
+    if made.get("estimator") not in (None, "cbe"):  # so that searches made before there were others go on
+        names.append("estimator")
+    return {name: made.get(name) for name in names} | {
         "command": "tune thresholds",
         "asking": asking(made),
         "objective": asdict(objective),

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from uacs import fingerprints
 from uacs.cascade import rules
 from uacs.cascade.objectives import Objective
 from uacs.cascade.paired import SAME_LABEL
@@ -31,6 +30,7 @@ from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput
 from uacs.report.search_figures import Curve
 from uacs.report.search_page import Repeat, Row, Trial, UbmView, ubm_page
+from uacs.ubm.estimating import fingerprint
 from uacs.ubm.settings import TrainingSettings, load_config
 
 NO_SECOND_LOOKS = (
@@ -147,7 +147,8 @@ def _signed(around: Grounds, found: Found, chosen: Choice) -> Thresholds:
     """thresholds.json for the chosen UBM and the recorded large model."""
     if chosen.thresholds is None:
         raise BadInput(chosen.note)
-    ubm = {"ubm": fingerprints.of_folder(found.ubm), "estimator": load_config(found.ubm).estimator}
+    estimator = load_config(found.ubm).estimator
+    ubm = {"ubm": fingerprint(found.ubm, estimator), "estimator": estimator}
     ubm["second_look"] = second_look(around.calibration.manifest["identity"])
     return around.calibration.signed(chosen.thresholds).model_copy(update=ubm)
 

@@ -22,7 +22,7 @@ from uacs.errors import BadInput, reason
 from uacs.mllm import prompts
 from uacs.mllm.reading import spell
 from uacs.mllm.training import draw_hints
-from uacs.records import Sample, transcript
+from uacs.records import TOLD, Sample, transcript
 
 HINTS = ("y_small", "u_small", "y_large", "u_large")
 
@@ -188,13 +188,17 @@ def _earlier_answers(path: Path) -> dict[str, dict[str, float]]:
         names = [name for name in HINTS if name in table.column_names]
         if not {"sample_id", "y_small", "u_small"} <= set(table.column_names):
             raise ValueError("it lacks sample_id, y_small or u_small")
-        rows = table.select(["sample_id", *names]).to_pylist()
+        signals = [name for name in ("signals",) if name in table.column_names]
+        rows = table.select(["sample_id", *names, *signals]).to_pylist()
     except (OSError, ArrowException, ValueError) as error:
         mend = "name the out_of_fold.parquet of `uacs train ubm --folds`"
         raise BadInput(f"{path}: no earlier answers ({reason(error)}); {mend}") from None
     known = {}
     for row in rows:
         told = {name: row[name] for name in names if row[name] is not None and math.isfinite(row[name])}
+        in_nats = dict(row.get("signals") or []).get(TOLD)
+        if in_nats is not None and "u_small" in told:
+            told["u_small"] = in_nats
         if {"y_small", "u_small"} <= told.keys():
             if not {"y_large", "u_large"} <= told.keys():
                 told = {name: told[name] for name in ("y_small", "u_small")}

@@ -240,7 +240,7 @@ class LargePredictor:
             self.score_range,
             self.language,
             y_small=small.y,
-            u_small=small.u,
+            u_small=small.u if small.told is None else small.told,
             y_large=large.y,
             u_large=large.u,
             hints=self.settings.hints,

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from uacs.cascade.estimators import IN_NATS
 from uacs.cascade.outcomes import column, doubt
 from uacs.cascade.thresholds import Thresholds
 from uacs.records import STAGES
@@ -55,7 +56,8 @@ def _uncertainty_figure(table: pa.Table, thresholds: Thresholds) -> str | None:
     label, panels = column(table, "label"), {}
     for model, tau in (("small", thresholds.tau_small), ("large", thresholds.tau_large)):
         u, y = column(table, f"u_{model}"), column(table, f"y_{model}")
-        unit = "uncertainty (nats)"
+        in_nats = model == "large" or thresholds.estimator in (None, *IN_NATS)
+        unit = "uncertainty (nats)" if in_nats else f"uncertainty ({thresholds.estimator})"
         if model == "small" and thresholds.deferral:
             u, unit = doubt(table, thresholds.deferral), "expected gain of asking the large model"
         known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)

@@ -1,4 +1,7 @@
-"""A trained UBM on disk: config.json, model.safetensors, text_encoder/ and tokenizer/. Complete in itself."""
+"""A trained UBM on disk: config.json, model.safetensors, text_encoder/ and tokenizer/. Complete in itself.
+
+uncertainty.json is what its estimators have learned, members/ the ensemble of estimator ev.
+"""
 
 from logging import getLogger
 from pathlib import Path
@@ -67,6 +70,8 @@ def load(folder: Path) -> tuple[Ubm, object, UbmConfig]:
         reason = str(error).strip().splitlines()[0]
         raise BadInput(f"{folder}: not a whole UBM ({reason}); train it again or copy all of the folder") from None
     model = Ubm(config, _without_pooler(bert))
+    if not any(name.startswith("deviation.") for name in weights):
+        model.deviation = None  # trained before UBMs had it
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

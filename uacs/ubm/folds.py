@@ -42,7 +42,8 @@ OUT_OF_FOLD_SCHEMA = pa.schema(
         pa.field("u_small", pa.float64()),
     ]
 )
-"""A row a training sample: its fold, from 1, and what the UBM without that fold answers; u_small in nats."""
+"""A row a training sample: its fold, from 1, and what the UBM without that fold answers; u_small in nats, as a large
+model is told of it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def train(
     `begins` hears of each fold, from 1, before its training. Raises `Refused` if everything is there already,
     and `BadInput` if the split has fewer videos than `folds`.
     """
-    dealt = _dealt(dataset, folds, settings.seed)
+    dealt = deal_split(dataset, folds, settings.seed)
     epochs = _whole(dataset, text_encoder, settings, out, progress)
     place = out / "folds"
     _begin(place, training.identity(dataset, text_encoder, settings) | {"folds": folds})
@@ -120,14 +121,14 @@ def video_of(sample_id: str) -> str:
     return video if video and clip.isdecimal() else sample_id
 
 
-def _dealt(dataset: PreparedDataset, folds: int, seed: int) -> list[frozenset[str]]:
-    """The folds of what a UBM can learn from: labelled samples that it can read."""
+def deal_split(dataset: PreparedDataset, folds: int, seed: int, option: str = "--folds") -> list[frozenset[str]]:
+    """The folds of what a UBM can learn from: labelled samples that it can read; `option` is how many are asked for."""
     features = dataset.info.features
     learned = [s.sample_id for s in dataset.samples("train") if s.label is not None and _readable(s, features)]
     if (videos := len({video_of(sample_id) for sample_id in learned})) < folds:
         raise BadInput(
             f"{dataset.folder}: split 'train' has labelled samples of {videos} videos, too few for {folds} folds; "
-            "lower --folds, or name samples VIDEO_CLIP with a number for the clip"
+            f"lower {option}, or name samples VIDEO_CLIP with a number for the clip"
         )
     return deal(learned, folds, seed)
 
@@ -195,7 +196,7 @@ def _table(fold: int, predictor: SmallPredictor, dataset: PreparedDataset, held_
         "sample_id": list(answers),
         "fold": [fold] * len(answers),
         "y_small": [output.y for output in answers.values()],
-        "u_small": [output.u for output in answers.values()],
+        "u_small": [output.u if output.told is None else output.told for output in answers.values()],
     }
     return pa.table(columns, schema=OUT_OF_FOLD_SCHEMA)
 

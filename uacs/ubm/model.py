@@ -1,13 +1,15 @@
-"""The small model (Eq. 1-7): BERT, two LSTMs, one fused representation, a score and three classes.
+"""The small model (Eq. 1-7): BERT, two LSTMs, one fused representation, a score, three classes and its own error.
 
 Any modality of a sample may be missing: a learned vector stands in for its representation, in training
 and in prediction alike. A modality that the training data never had is not built at all.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from uacs.data.prepared import MODALITIES
@@ -31,6 +33,17 @@ class Rows:
     def to(self, device: str) -> "Rows":
         """The same on a device; lengths stay on the CPU, where packing wants them."""
         return Rows(self.present.to(device), self.values.to(device), self.lengths)
+
+
+class Heads(NamedTuple):
+    """What is said of a batch: scores (B,), class logits (B, 3) by `Polarity`, |y - label| as it expects it (B,).
+
+    The last is None for a UBM that was trained before there was such a head.
+    """
+
+    score: Tensor
+    logits: Tensor
+    deviation: Tensor | None
 
 
 class SequenceEncoder(nn.Module):
@@ -67,7 +80,11 @@ class TextEncoder(nn.Module):
 
 
 class Ubm(nn.Module):
-    """Encoders, fusion (Eq. 4), regressor (Eq. 5) and classifier (Eq. 7) on one shared representation."""
+    """Encoders, fusion (Eq. 4), regressor (Eq. 5) and classifier (Eq. 7) on one shared representation.
+
+    So is the predictor of the regressor's error (PTD of Section III-C4), which learns from the representation as it
+    is and moves nothing in it: whether anybody reads it changes no answer.
+    """
 
     def __init__(self, config: UbmConfig, bert: nn.Module):
         super().__init__()
@@ -84,11 +101,13 @@ class Ubm(nn.Module):
         self.fusion = nn.Sequential(nn.Dropout(t.dropout), nn.Linear(sum(sizes.values()), t.fusion_size), nn.ReLU())
         self.regressor = _head(t.fusion_size, 1)
         self.classifier = _head(t.fusion_size, len(Polarity))
+        self.deviation: nn.Sequential | None = _head(t.fusion_size, 1)
 
-    def forward(self, batch: dict[str, Rows], size: int) -> tuple[Tensor, Tensor]:
-        """Scores (B,) and class logits (B, 3) by `Polarity`, for a batch of `size` samples."""
+    def forward(self, batch: dict[str, Rows], size: int) -> Heads:
+        """What all heads say of a batch of `size` samples."""
         fused = self.fusion(torch.cat([self._encode(name, batch.get(name), size) for name in self.encoders], dim=-1))
-        return self.regressor(fused).squeeze(-1), self.classifier(fused)
+        foreseen = None if self.deviation is None else softplus(self.deviation(fused.detach()).squeeze(-1))
+        return Heads(self.regressor(fused).squeeze(-1), self.classifier(fused), foreseen)
 
     def _encode(self, modality: str, rows: Rows | None, size: int) -> Tensor:
         stand_in = self.missing[modality].expand(size, -1)

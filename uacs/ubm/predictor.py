@@ -7,29 +7,44 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uacs.cascade.uncertainty import entropy
+from uacs.cascade.estimators import SmallAnswers, estimates
 from uacs.errors import BadInput
 from uacs.records import Sample, SmallOutput
 from uacs.ubm import folder as ubm_folder
 from uacs.ubm.batches import Encoded, check, collate, encode
+from uacs.ubm.estimating import estimator_of, load_fitted, members
+from uacs.ubm.model import Heads, Rows, Ubm
 
 NAN = float("nan")
 UNREAD = SmallOutput(NAN, NAN, (NAN, NAN, NAN), error="not read")
 
 
 class SmallPredictor:
-    """Answers every sample with a score, three probabilities and their entropy in nats (Eq. 8).
+    """Answers every sample with a score, three probabilities, and how unsure it is by an estimator of its doubts.
 
-    Features of a modality that the UBM was not trained with are passed over. `batch_size`, `device` and
-    `threads` change speed, not answers (within 1e-5).
+    The estimator is the UBM's own unless another is named (`uacs.cascade.estimators`); all those that cost nothing are
+    among the signals. Features of a modality that the UBM was not trained with are passed over. `batch_size`, `device`
+    and `threads` change speed, not answers (within 1e-5). Raises `BadInput` for an estimator that there is not,
+    or that this UBM lacks what it needs for.
     """
 
-    def __init__(self, folder: str | Path, batch_size: int = 64, device: str = "cpu", threads: int = 1):
+    def __init__(
+        self,
+        folder: str | Path,
+        batch_size: int = 64,
+        device: str = "cpu",
+        threads: int = 1,
+        estimator: str | None = None,
+    ):
         if device == "cpu":
             torch.set_num_threads(threads)
         self.batch_size, self.device = batch_size, device
-        model, self.tokenizer, self.config = ubm_folder.load(Path(folder))
-        self.model = model.to(device)
+        folder = Path(folder)
+        model, self.tokenizer, self.config = ubm_folder.load(folder)
+        self.model, self.fitted = model.to(device), load_fitted(folder)
+        self.estimator = estimator_of(folder, self.config, estimator)
+        ensemble = members(folder) if self.estimator == "ev" else []
+        self.members: list[Ubm] = [ubm_folder.load(place)[0].to(device) for place in ensemble]
 
     def predict(self, samples: list[Sample]) -> list[SmallOutput]:
         """One output a sample, in order, whatever the batch around it; one that cannot be read says why."""
@@ -53,15 +68,30 @@ class SmallPredictor:
     def _answer(self, samples: list[Encoded]) -> list[SmallOutput]:
         started = time.perf_counter()
         batch = {name: rows.to(self.device) for name, rows in collate(samples).items()}
-        with torch.inference_mode():
-            score, logits = self.model(batch, len(samples))
-        p = torch.softmax(logits.double(), dim=-1).cpu().numpy()
-        score, u = score.double().cpu().numpy(), entropy(p)
+        said, ev = self._said(batch, len(samples))
+        ptd = None if said.deviation is None else said.deviation.double().cpu().numpy()
+        y, p = said.score.double().cpu().numpy(), torch.softmax(said.logits.double(), dim=-1).cpu().numpy()
+        signals = estimates(SmallAnswers(y, p, self.config.top, ptd, ev), self.fitted)
+        u = signals[self.estimator]
+        told = self.fitted.in_nats(self.estimator, u) if self.fitted else signals["cbe"]
         seconds = (time.perf_counter() - started) / len(samples)
         return [
-            SmallOutput(float(score[i]), float(u[i]), tuple(np.asarray(p[i], float).tolist()), seconds)
+            SmallOutput(
+                y=float(y[i]),
+                u=float(u[i]),
+                p=tuple(p[i].tolist()),
+                seconds=seconds,
+                signals={name: float(values[i]) for name, values in signals.items()},
+                told=None if self.estimator == "cbe" else float(told[i]),
+            )
             for i in range(len(samples))
         ]
+
+    def _said(self, batch: dict[str, Rows], size: int) -> tuple[Heads, np.ndarray | None]:
+        """What the UBM says, and the variance of its ensemble's scores (size,), where it has to do with one."""
+        with torch.inference_mode():
+            scores = [member(batch, size).score.double().cpu().numpy() for member in self.members]
+            return self.model(batch, size), np.var(scores, axis=0) if scores else None
 
 
 def _sure(output: SmallOutput, sample: Sample) -> SmallOutput:

@@ -8,8 +8,9 @@ saturate an LSTM, and the last, partial group of accumulated batches is used rat
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from uacs.cascade.estimators import known
 from uacs.data.prepared import FeatureInfo
 from uacs.errors import BadInput, WrongUse
 
@@ -36,9 +37,16 @@ class TrainingSettings(BaseModel):
     accumulate: int = Field(4, ge=1, description="batches whose gradients make one step")
     patience: int = Field(8, ge=1, description="epochs without a better validation MAE before it stops")
     max_epochs: int = Field(100, ge=1)
+    estimator: str = Field("cbe", description="of its uncertainty, where nobody asks for another")
+    members: int = Field(5, ge=2, description="UBMs of an ensemble, for estimator ev")
     seed: int = 1111
     threads: int = Field(2, ge=1, description="torch threads on CPU")
     device: str = "cpu"
+
+    @field_validator("estimator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return known(name)
 
 
 PRESETS: dict[str, dict[str, float]] = {
@@ -80,6 +88,11 @@ class UbmConfig(BaseModel):
     features: dict[str, FeatureInfo]
     text_encoder: str
     training: TrainingSettings
+
+    @property
+    def top(self) -> float:
+        """The greatest |score| of the range."""
+        return max(map(abs, self.score_range))
 
     @model_validator(mode="after")
     def _like_itself(self) -> "UbmConfig":

@@ -1,5 +1,8 @@
 """Training a UBM (Eq. 9): squared error plus cross entropy, Table I's rates, early stopping, resumable.
 
+The head that foresees the regressor's error (PTD) learns beside it, by the absolute difference; the others do not
+notice. When all is done, the other estimators learn from split valid what they need (uacs.cascade.estimators).
+
 An epoch's order and dropout depend on seed and epoch alone, so a training that was interrupted and
 resumed gives the same weights, on the same machine bit by bit, as one that was not.
 
@@ -20,13 +23,16 @@ import torch
 from torch import distributed, nn
 
 from uacs import fingerprints, metrics
-from uacs.cascade.uncertainty import entropy, training_class
+from uacs.cascade import estimators
+from uacs.cascade.estimators import SmallAnswers, estimates
+from uacs.cascade.uncertainty import training_class
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import BadInput, Refused, UacsError
 from uacs.records import Sample
 from uacs.ubm import folder as ubm_folder
 from uacs.ubm.batches import Encoded, check, collate, encode
-from uacs.ubm.model import Ubm
+from uacs.ubm.estimating import save_fitted
+from uacs.ubm.model import Heads, Ubm
 from uacs.ubm.settings import TrainingSettings, UbmConfig, load_config
 
 Epoch = dict[str, float]
@@ -41,7 +47,7 @@ class Diverged(UacsError):
 class Answered:
     """What an epoch's UBM answers about the N samples that it is validated by, as `SmallPredictor` would.
 
-    y (N,), u (N,) in nats (Eq. 8), p (N, 3) by `Polarity`.
+    y (N,), u (N,) by its estimator, p (N, 3) by `Polarity`; of an ensemble, which is yet to come, u is its entropy.
     """
 
     sample_ids: list[str]
@@ -88,8 +94,9 @@ def train(
         train_loss = _train_epoch(model, optimiser, training, settings, len(epochs))
         epoch, answered = {"epoch": len(epochs) + 1, "train_loss": train_loss}, None
         if rank == 0:
-            valid_loss, answered = _answer(model, valid)
-            _refuse_diverged(epoch, valid_loss, answered)
+            valid_loss, said = _answer(model, valid, config)
+            _refuse_diverged(epoch, valid_loss, said)
+            answered = _by_estimator(said, valid, config)
             named = metrics.score(answered.y, valid.labels.double().numpy(), config.like)
             epoch |= {"valid_loss": valid_loss, "valid_acc2": named["acc2"], "valid_mae": named["mae"]}
         epoch["seconds"] = time.perf_counter() - started
@@ -105,7 +112,7 @@ def train(
         distributed.barrier()  # the state goes now, and whoever took up a finished training may still read it
     if rank == 0:
         told = {"left_out": training.left_out + valid.left_out, "data": _data(dataset, without)}
-        _save_best(out, model, tokenizer, config, epochs, told)
+        _save_best(out, model, tokenizer, config, epochs, told, valid)
     return epochs
 
 
@@ -121,7 +128,7 @@ def begun_in(
         if (out / "config.json").exists():
             raise Refused(f"{out}: a trained model lies there; name another --out or remove it")
         return False
-    begun = json.loads((out / "unfinished" / "identity.json").read_text())
+    begun = _lasting(json.loads((out / "unfinished" / "identity.json").read_text()))
     if different := differing(begun, identity(dataset, text_encoder, settings, without)):
         raise Refused(f"{out}: a training with other {different} was begun there; name another --out")
     return True
@@ -142,7 +149,7 @@ def finished_in(
     if (out / "unfinished" / "state.pt").exists() or not ((out / "config.json").exists() and record.exists()):
         return []
     now, told = identity(dataset, text_encoder, settings, without), json.loads(record.read_text())
-    made = load_config(out).model_dump(mode="json") | told.get("data", _data(dataset, without))
+    made = _lasting(load_config(out).model_dump(mode="json")) | told.get("data", _data(dataset, without))
     if different := differing(made, now):
         raise Refused(f"{out}: a trained model lies there, of other {different}; name another --out or remove it")
     return told["epochs"]
@@ -152,7 +159,13 @@ def identity(
     dataset: PreparedDataset, text_encoder: str, settings: TrainingSettings, without: frozenset[str] = frozenset()
 ) -> dict:
     """What a training's outcome depends on, as JSON has it; how many processes share it may change."""
-    return _config(dataset, text_encoder, settings).model_dump(mode="json") | _data(dataset, without)
+    return _lasting(_config(dataset, text_encoder, settings).model_dump(mode="json")) | _data(dataset, without)
+
+
+def _lasting(told: dict) -> dict:
+    """A UBM's config without what moves no weight: how its doubts are estimated."""
+    training = {name: value for name, value in told["training"].items() if name not in ("estimator", "members")}
+    return {name: value for name, value in told.items() if name != "estimator"} | {"training": training}
 
 
 def differing(begun: dict, now: dict) -> str:
@@ -168,6 +181,7 @@ def _config(dataset: PreparedDataset, text_encoder: str, settings: TrainingSetti
         score_range=dataset.info.score_range,
         features=dataset.info.features,
         text_encoder=text_encoder,
+        estimator=settings.estimator,
         training=settings,
     )
 
@@ -222,12 +236,13 @@ class _Split:
         return readable
 
 
-def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Eq. 9, the mean over a batch; the scores (B,) and the logits (B, 3)."""
+def _loss(model: Ubm, split: _Split, chosen: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor, Heads]:
+    """Eq. 9, the mean over a batch; how far off the foreseen error is, in the mean; and what all heads say."""
     batch = {name: rows.to(device) for name, rows in collate([split.encoded[i] for i in chosen]).items()}
-    score, logits = model(batch, len(chosen))
+    heads = model(batch, len(chosen))
     labels, classes = split.labels[chosen].to(device), split.classes[chosen].to(device)
-    return nn.functional.mse_loss(score, labels) + nn.functional.cross_entropy(logits, classes), score, logits
+    loss = nn.functional.mse_loss(heads.score, labels) + nn.functional.cross_entropy(heads.logits, classes)
+    return loss, nn.functional.l1_loss(heads.deviation, (heads.score.detach() - labels).abs()), heads
 
 
 def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSettings, epoch: int) -> float:
@@ -242,8 +257,8 @@ def _train_epoch(model: Ubm, optimiser, split: _Split, settings: TrainingSetting
         optimiser.zero_grad()
         for chosen in group:
             if share := chosen[rank::size]:  # empty if the batch has fewer rows than there are processes
-                loss, *_ = _loss(model, split, share, settings.device)
-                (loss * (len(share) / len(chosen)) / len(group)).backward()
+                loss, foreseen, _ = _loss(model, split, share, settings.device)
+                ((loss + foreseen) * (len(share) / len(chosen)) / len(group)).backward()
                 total += loss.item() * len(share)
         if size > 1:
             _sum_gradients(model)
@@ -299,24 +314,37 @@ def _batches(split: _Split, size: int, draw: np.random.Generator) -> list[list[i
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def _answer(model: Ubm, split: _Split) -> tuple[float, Answered]:
-    """The mean loss over a split, and the answers about its samples."""
+def _answer(model: Ubm, split: _Split, config: UbmConfig) -> tuple[float, SmallAnswers]:
+    """The mean loss (Eq. 9) over a split, and the answers about its samples."""
     model.eval()
-    total, scores, probabilities = 0.0, [], []
+    total, said = 0.0, []
     device = str(next(model.parameters()).device)
     with torch.inference_mode():
         for start in range(0, len(split.encoded), 64):
             chosen = list(range(start, min(start + 64, len(split.encoded))))
-            loss, score, logits = _loss(model, split, chosen, device)
+            loss, _, heads = _loss(model, split, chosen, device)
             total += loss.item() * len(chosen)
-            scores.append(score.double().cpu())
-            probabilities.append(torch.softmax(logits.double(), dim=-1).cpu())
-    p = torch.cat(probabilities).numpy()
-    return total / len(split.encoded), Answered(split.sample_ids, torch.cat(scores).numpy(), entropy(p), p)
+            said.append(heads)
+    score, logits, ptd = (torch.cat(values).double().cpu() for values in zip(*said, strict=True))
+    p = torch.softmax(logits, dim=-1)
+    return total / len(split.encoded), SmallAnswers(score.numpy(), p.numpy(), config.top, ptd.numpy())
 
 
-def _refuse_diverged(epoch: Epoch, valid_loss: float, answered: Answered) -> None:
-    if not (np.isfinite([epoch["train_loss"], valid_loss]).all() and np.isfinite([answered.y, answered.u]).all()):
+def _by_estimator(answers: SmallAnswers, split: _Split, config: UbmConfig) -> Answered:
+    name = "cbe" if config.estimator == "ev" else config.estimator
+    fitted = _fit(answers, split, config) if name in estimators.LEARNED else None
+    return Answered(split.sample_ids, answers.y, estimates(answers, fitted)[name], answers.p)
+
+
+def _fit(answers: SmallAnswers, split: _Split, config: UbmConfig) -> estimators.Fitted:
+    return estimators.fit(answers, split.labels.double().numpy(), config.like)
+
+
+def _refuse_diverged(epoch: Epoch, valid_loss: float, answers: SmallAnswers) -> None:
+    if not (
+        np.isfinite([epoch["train_loss"], valid_loss]).all()
+        and all(np.isfinite(v).all() for v in (answers.y, answers.p))
+    ):
         losses = f"the loss is {epoch['train_loss']:g} in training, {valid_loss:g} in validation"
         raise Diverged(f"epoch {epoch['epoch']}: {losses}; lower the learning rates")
 
@@ -383,8 +411,11 @@ def _save_epoch(out: Path, model: Ubm, optimiser, epochs: list[Epoch], identity:
     aside.replace(place / "state.pt")
 
 
-def _save_best(out: Path, model: Ubm, tokenizer, config: UbmConfig, epochs: list[Epoch], told: dict) -> None:
+def _save_best(
+    out: Path, model: Ubm, tokenizer, config: UbmConfig, epochs: list[Epoch], told: dict, valid: _Split
+) -> None:
     model.load_state_dict(ubm_folder.load_weights(out))
+    save_fitted(_fit(_answer(model, valid, config)[1], valid, config), out)
     ubm_folder.save(model, tokenizer, config, out)
     record = {"best_epoch": best_epoch(epochs) + 1, "epochs": epochs} | told
     (out / "training.json").write_text(json.dumps(record, indent=1))

@@ -143,6 +143,13 @@ def test_thresholds_move_from_args_to_where_they_restart_nothing(folder):
     assert config["applications"][0]["args"]["thresholds"] == "thresholds.json"
 
 
+def test_the_small_model_gets_the_thresholds_estimator_unless_it_is_told_another(folder):
+    (folder / "thresholds.json").write_text('{"tau_small": 0.5, "tau_large": 0.25, "estimator": "margin"}')
+    for small, wanted in (({}, "margin"), ({"estimator": "cbe"}, "cbe")):
+        config = {"applications": [application(args={"small": small, "thresholds": "thresholds.json"})]}
+        assert with_thresholds(config, folder)["applications"][0]["args"]["small"] == {"estimator": wanted}
+
+
 def test_what_the_endpoint_has_besides_stays(folder):
     endpoint = {"name": "Endpoint", "max_queued_requests": 3, "user_config": {"other": 1}}
     config = {"applications": [application(args={"thresholds": str(folder / "thresholds.json")})]}

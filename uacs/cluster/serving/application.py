@@ -26,8 +26,8 @@ from uacs.data import places
 from uacs.data.extract import absolute_spec, specs_of
 from uacs.data.media import Limits
 from uacs.data.speech import absolute
-from uacs.fingerprints import of_folder
 from uacs.mllm import MllmSettings
+from uacs.ubm.estimating import estimator_of, fingerprint
 from uacs.ubm.settings import UbmConfig, load_config
 
 GRACE = 15.0  # seconds beyond the deadline that a replica which is to go may take over what it has begun
@@ -36,7 +36,7 @@ TOGETHER = 4  # batches that a replica may have waiting: enough to fill the next
 
 def application(settings: EndpointSettings) -> Application:
     """The endpoint; raises `BadInput` or `Refused` where models and thresholds are not, or not each other's."""
-    settings = _absolute(settings)
+    settings = _estimating(_absolute(settings))
     config, verifier = load_config(Path(settings.ubm)), settings.verifier
     for spec in filter(None, (settings.mllm, verifier)):
         mllm.check(spec)
@@ -67,9 +67,10 @@ def user_config(thresholds: Thresholds) -> dict[str, Any]:
 def about_of(settings: EndpointSettings, config: UbmConfig) -> About:
     """What thresholds have to be of, and what `/v1/info` says."""
     about = config.language, config.score_range, config.dataset
+    estimator = estimator_of(Path(settings.ubm), config, settings.small.estimator)
     identity = {
-        "ubm": of_folder(Path(settings.ubm)),
-        "estimator": config.estimator,
+        "ubm": fingerprint(Path(settings.ubm), estimator),
+        "estimator": estimator,
         **mllm.identity(settings.mllm, settings.settings, *about),
     }
     if settings.verifier:
@@ -136,6 +137,14 @@ def _absolute(settings: EndpointSettings) -> EndpointSettings:
     heard = settings.speech and absolute(settings.speech)
     paths = {"keys": keys, "clip_roots": roots, "extractors": extractors, "speech": heard}
     return settings.model_copy(update=paths)
+
+
+def _estimating(settings: EndpointSettings) -> EndpointSettings:
+    """The same with the thresholds' estimator, where none is named."""
+    if settings.small.estimator or not settings.thresholds:
+        return settings
+    made = Thresholds.load(settings.thresholds).estimator
+    return settings.model_copy(update={"small": settings.small.model_copy(update={"estimator": made})})
 
 
 def _limits(settings: EndpointSettings) -> Limits:

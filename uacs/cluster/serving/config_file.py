@@ -63,6 +63,8 @@ def with_thresholds(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             continue
         del application["args"]["thresholds"]
         content = json.loads(read_thresholds(named if is_uri(named) else folder / named).text())
+        if content.get("estimator"):  # replicas of the small model are to have the thresholds'
+            application["args"].setdefault("small", {}).setdefault("estimator", content["estimator"])
         entry = _entry(application, ENDPOINT)
         if "thresholds" in (entry.get("user_config") or {}):
             raise WrongUse(f"thresholds: in args and in {ENDPOINT}'s user_config; leave one of them away")

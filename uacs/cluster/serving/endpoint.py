@@ -20,6 +20,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from uacs import wire
+from uacs.cascade.estimators import largest
 from uacs.cascade.thresholds import Thresholds
 from uacs.cluster.runs import refuse_other_models
 from uacs.cluster.serving import intake
@@ -218,7 +219,7 @@ class Endpoint:
             language=about.language,
             features=about.features,
             reads_clips=about.reads_clips,
-            max_u_small=math.log(3),
+            max_u_small=largest(about.identity["estimator"], max(map(abs, about.score_range))),
             tau_small=thresholds.tau_small,
             tau_large=thresholds.tau_large,
             learned=thresholds.deferral is not None,

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from uacs.cascade.estimators import known
 from uacs.cluster.serving import footage
 from uacs.cluster.serving.calls import SmallAnswer, SmallCall, due, until
 from uacs.cluster.serving.turns import Turns
@@ -39,6 +40,12 @@ class SmallSettings(BaseModel):
     batch_size: int = Field(64, ge=1, description="most samples that are answered at once")
     device: str = "cpu"
     threads: int = Field(1, ge=1, description="torch threads on CPU")
+    estimator: str | None = Field(None, description="of its uncertainty; that of the thresholds, else the UBM's own")
+
+    @field_validator("estimator")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return name and known(name)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Small:
 
         close_grpc()
         self.batch_size = settings.batch_size
-        self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads)
+        self.predictor = SmallPredictor(ubm, settings.batch_size, settings.device, settings.threads, settings.estimator)
         self.reads = self.predictor.config.features
         self.extract = specs_of({m: info.extractor for m, info in self.reads.items()}, extractors)
         language = self.predictor.config.language

@@ -37,7 +37,7 @@ ABOUT = {
     "uacs_requests": "Requests by what they asked and how HTTP answered.",
     "uacs_answers": "Samples answered: the stage that was due, the one that answered, and the status.",
     "uacs_seconds": "Seconds: each stage's share of its batch, and a request's total.",
-    "uacs_uncertainty": "Uncertainties in nats.",
+    "uacs_uncertainty": "Uncertainties, in the unit of their estimator (docs/estimators.md).",
     "uacs_batch": "Samples that a model answers at once.",
     "uacs_degraded": "Samples of which a stage was lost.",
     "uacs_refused": "Requests without an answer.",
