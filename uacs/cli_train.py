@@ -48,7 +48,7 @@ def ubm(
     from uacs.console import counter, print_epoch
     from uacs.data.prepare import PrepareSettings, open_dataset, recognised
     from uacs.ubm.folder import DEFAULT_ENCODERS
-    from uacs.ubm.settings import training_settings
+    from uacs.ubm.settings import load_config, training_settings
     from uacs.ubm.training import best_epoch
     from uacs.ubm.training import train as train_ubm
 
@@ -99,6 +99,8 @@ def ubm(
             )
         else:
             epochs = train_one(settings, out)
+    if (own := load_config(out).estimator) != settings.estimator:
+        notes([f"{out} was trained before, its own estimator stays {own}: name --estimator {settings.estimator}"])
     best = epochs[best_epoch(epochs)]
     print(f"{out}: epoch {best['epoch']:.0f} is kept, valid Acc2 {best['valid_acc2']:.1%}, MAE {best['valid_mae']:.3f}")
     if folds:

@@ -3,6 +3,8 @@
 import threading
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,11 @@ def test_earlier_answers_are_read_and_those_that_are_no_number_passed_over(cours
     hints = {lesson.sample.sample_id: lesson.hints for lesson in lessons(course, "train", tmp_path / "folds.parquet")}
     assert hints[ids[0]] == {} and hints[ids[1]] == {"y_small": 0.5, "u_small": 0.1}
     assert hints[ids[2]] == {"y_small": 0.5, "u_small": 0.1, "y_large": 1.0, "u_large": 0.2}
+    told = [[("margin", 0.3), ("told", 0.7)] if n == 2 else [("cbe", 0.1)] for n in range(len(ids))]
+    signals = pa.array(told, pa.map_(pa.string(), pa.float64()))
+    pq.write_table(pa.Table.from_pandas(table).append_column("signals", signals), tmp_path / "run.parquet")
+    hints = {lesson.sample.sample_id: lesson.hints for lesson in lessons(course, "train", tmp_path / "run.parquet")}
+    assert (hints[ids[2]]["u_small"], hints[ids[3]]["u_small"]) == (0.7, 0.1)
     table.assign(sample_id="other").to_parquet(tmp_path / "others.parquet")
     with pytest.raises(BadInput, match=r"others.parquet: answers to none of .*'s samples"):
         lessons(course, "train", tmp_path / "others.parquet")

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
@@ -12,7 +13,7 @@ from uacs.cascade.estimators import ESTIMATORS
 from uacs.cascade.outcomes import build
 from uacs.errors import BadInput, Refused
 from uacs.records import NOT_ASKED
-from uacs.ubm import ensemble, folder
+from uacs.ubm import ensemble, folder, folds
 from uacs.ubm.batches import collate, encode
 from uacs.ubm.estimating import fingerprint, members
 from uacs.ubm.folds import deal_split
@@ -86,8 +87,8 @@ def test_ev_is_the_variance_of_what_the_members_say(of_two, samples):
 
 def test_members_have_each_missed_other_videos(dataset, fast, of_two):
     without = [json.loads((place / "training.json").read_text())["data"]["without"] for place in members(of_two)]
-    folds = deal_split(dataset, 2, fast.seed)
-    assert without == [fingerprints.of_settings(sorted(fold)) for fold in folds] and not folds[0] & folds[1]
+    dealt = deal_split(dataset, 2, fast.seed)
+    assert without == [fingerprints.of_settings(sorted(fold)) for fold in dealt] and not dealt[0] & dealt[1]
 
 
 def test_an_ensemble_may_come_later_and_moves_nothing_for_the_others(of_two, dataset, encoder, fast, ubm, tmp_path):
@@ -101,14 +102,34 @@ def test_an_ensemble_may_come_later_and_moves_nothing_for_the_others(of_two, dat
         return shutil.copytree(of_two / "members" / place.name, place)
 
     ensemble.train(dataset, str(encoder), settings, tmp_path / "ubm", copied)
-    assert fingerprint(tmp_path / "ubm", "cbe") == by_entropy and fingerprint(tmp_path / "ubm", "margin") != before
+    assert fingerprint(tmp_path / "ubm", "cbe") == by_entropy and fingerprint(tmp_path / "ubm", "margin") == before
     assert len({fingerprint(tmp_path / "ubm", name) for name in ("cbe", "margin", "ev")}) == 3
     assert SmallPredictor(tmp_path / "ubm").estimator == "cbe"
+    shutil.move(tmp_path / "ubm" / "members" / "2", tmp_path / "lost")
+    with pytest.raises(BadInput, match="its ensemble is not whole, 1 UBMs of it are there; .* or copy all of it"):
+        SmallPredictor(tmp_path / "ubm", estimator="ev")
+    shutil.move(tmp_path / "lost", tmp_path / "ubm" / "members" / "2")
     with pytest.raises(Refused, match="a trained model lies there, and its ensemble"):
         ensemble.train(dataset, str(encoder), settings, tmp_path / "ubm", copied)
 
 
-def test_hints_of_folds_are_in_nats_whatever_the_estimator(ubm, samples):
+def test_an_ensemble_of_a_ubm_from_before_is_refused_before_anything_is_trained(dataset, encoder, fast, ubm, tmp_path):
+    shutil.copytree(ubm, tmp_path / "ubm")
+    (tmp_path / "ubm" / "uncertainty.json").unlink()
+    with pytest.raises(Refused, match="trained before there were estimators"):
+        ensemble.train(dataset, str(encoder), fast, tmp_path / "ubm", lambda *_: pytest.fail("trained"))
+
+
+def test_hints_of_folds_are_in_nats_whatever_the_estimator(dataset, encoder, fast, tmp_path):
+    settings = fast.model_copy(update={"estimator": "strength", "max_epochs": 1})
+    folded = folds.train(dataset, str(encoder), settings, tmp_path / "ubm", 2)
+    u = pq.read_table(folded.answers)["u_small"].to_numpy()
+    assert u.max() <= np.log(3) + 1e-9
+    raw = [output.u for output in SmallPredictor(tmp_path / "ubm").predict(list(dataset.samples("train")))]
+    assert max(raw) > np.log(3)
+
+
+def test_what_a_large_model_was_told_is_among_the_signals(ubm, samples):
     said = SmallPredictor(ubm, estimator="strength").predict(samples)
     table = build(samples, said, [NOT_ASKED] * len(said), [NOT_ASKED] * len(said))
     told = [dict(row)["told"] for row in table["signals"].to_pylist()]

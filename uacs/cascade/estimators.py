@@ -67,6 +67,17 @@ class Fitted(BaseModel):
     temperature: float = Field(1.0, gt=0)
     error: ErrorModel
     quantiles: dict[str, list[FiniteFloat]] = {}
+    members: int = Field(0, ge=0, description="UBMs of the ensemble whose quantiles are here")
+
+    def with_ensemble(self, ev: np.ndarray, members: int) -> "Fitted":
+        """The same, and what the variances (N,) of so many members' scores teach; nothing else moves."""
+        return self.model_copy(update={"quantiles": self.quantiles | {"ev": _quantiles(ev)}, "members": members})
+
+    def read_by(self, estimator: str) -> dict:
+        """What one estimator goes by, and another's learning leaves as it is."""
+        of = {name: self.quantiles.get(name) for name in ("cbe", estimator)}
+        own = {"temperature": self.temperature, "error": self.error.model_dump()}
+        return {"quantiles": of, "learned": own.get(estimator)}
 
     def in_nats(self, estimator: str, u: np.ndarray) -> np.ndarray:
         """The entropies that are as rare among validation samples as these u (N,): what a large model is told.
@@ -93,9 +104,8 @@ def estimates(answers: SmallAnswers, fitted: Fitted | None) -> dict[str, np.ndar
 def fit(answers: SmallAnswers, label: np.ndarray, dataset: str) -> Fitted:
     """What N labelled samples (N,) teach; polarities are right or wrong as the dataset's Acc2 has it."""
     learned = Fitted(temperature=temperature(answers.p, label), error=_learned(answers, label, dataset))
-    shares = np.linspace(0, 1, KNOTS)
     found = estimates(answers, learned).items()
-    return learned.model_copy(update={"quantiles": {name: np.quantile(u, shares).tolist() for name, u in found}})
+    return learned.model_copy(update={"quantiles": {name: _quantiles(u) for name, u in found}})
 
 
 def largest(estimator: str, top: float) -> float:
@@ -129,6 +139,10 @@ def temperature(p: np.ndarray, label: np.ndarray) -> float:
 
     ends = (-np.log(HOTTEST), np.log(HOTTEST))
     return float(np.exp(minimize_scalar(loss, bounds=ends, method="bounded").x))
+
+
+def _quantiles(u: np.ndarray) -> list[float]:
+    return np.quantile(u, np.linspace(0, 1, KNOTS)).tolist()
 
 
 def _free(answers: SmallAnswers) -> dict[str, np.ndarray]:

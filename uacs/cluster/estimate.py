@@ -20,6 +20,8 @@ from uacs.config import EvaluationSettings
 from uacs.data import places
 from uacs.data.places import Place
 from uacs.errors import BadInput, Refused
+from uacs.ubm.estimating import estimator_of, members
+from uacs.ubm.settings import load_config
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -83,12 +85,19 @@ def estimate(
         looked_twice=twice * left,
         seconds_small=left * each[0] / plan.pool[1],
         seconds_large=left * (asked * each[1] + here) / plan.replicas[1],
-        weights_small=_weights(Path(models.ubm), "float32"),
+        weights_small=_weights(Path(models.ubm), "float32") * (1 + _members(models, settings, given)),
         weights_large=_weights(_base(models.mllm), settings.mllm.dtype),
         source=source,
         seconds_verifier=there,
         weights_verifier=_weights(_base(models.verifier), settings.of_verifier.dtype) if models.verifier else None,
     )
+
+
+def _members(models: Models, settings: EvaluationSettings, given: Thresholds | None) -> int:
+    """UBMs that each actor holds besides, where the estimator is an ensemble's."""
+    named = settings.estimator or (given.estimator if given else None)
+    ev = estimator_of(models.ubm, load_config(models.ubm), named) == "ev"
+    return len(members(models.ubm)) if ev else 0
 
 
 def estimate_text(found: Estimate, settings: EvaluationSettings) -> str:

@@ -11,16 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
-from uacs.cascade import estimators
-from uacs.cascade.estimators import SmallAnswers
 from uacs.data.prepared import PreparedDataset
 from uacs.errors import Refused
-from uacs.records import SmallOutput
 from uacs.ubm import training
 from uacs.ubm.estimating import MEMBERS, load_fitted, members, save_fitted
 from uacs.ubm.folds import deal_split
 from uacs.ubm.predictor import SmallPredictor
-from uacs.ubm.settings import TrainingSettings, load_config
+from uacs.ubm.settings import TrainingSettings
 from uacs.ubm.training import Epoch
 
 
@@ -45,8 +42,10 @@ def train(
     """
     held_out = deal_split(dataset, settings.members, settings.seed, "--set members=")
     epochs = training.finished_in(out, dataset, text_encoder, settings)
-    fitted = load_fitted(out) if epochs else None
-    if fitted and "ev" in fitted.quantiles and len(members(out)) == settings.members:
+    fitted = load_fitted(out)
+    if epochs and fitted is None:
+        raise Refused(f"{out}: trained before there were estimators; train it again in another --out")
+    if epochs and fitted and fitted.members and fitted.members == len(members(out)):
         raise Refused(f"{out}: a trained model lies there, and its ensemble; name another --out or remove it")
     epochs = epochs or train_one(settings, out)
     for k, without in enumerate(held_out, 1):
@@ -61,16 +60,13 @@ def train(
 
 
 def _learn(dataset: PreparedDataset, ubm: Path, settings: TrainingSettings) -> None:
-    """Let the estimators learn from split valid once more, now that there is an ensemble."""
+    """Note what the ensemble's variances are on split valid; what other estimators have learned stays."""
     labelled = [sample for sample in dataset.samples("valid") if sample.label is not None]
 
-    def said(place: Path) -> list[SmallOutput]:
-        return SmallPredictor(place, 64, settings.device, settings.threads, "cbe").predict(labelled)
+    def scores(place: Path) -> list[float]:
+        predictor = SmallPredictor(place, 64, settings.device, settings.threads, "cbe")
+        return [output.y for output in predictor.predict(labelled) if output.error is None]
 
-    whole, ensemble = said(ubm), [said(place) for place in members(ubm)]
-    known = [i for i, output in enumerate(whole) if output.error is None]
-    y, p = np.array([whole[i].y for i in known]), np.array([whole[i].p for i in known])
-    ptd = np.array([whole[i].signals["ptd"] for i in known])
-    ev = np.var([[outputs[i].y for i in known] for outputs in ensemble], axis=0)
-    config, label = load_config(ubm), np.array([labelled[i].label for i in known], float)
-    save_fitted(estimators.fit(SmallAnswers(y, p, config.top, ptd, ev), label, config.like), ubm)
+    there, fitted = members(ubm), load_fitted(ubm)
+    assert fitted  # the UBM's own training has left it
+    save_fitted(fitted.with_ensemble(np.var([scores(place) for place in there], axis=0), len(there)), ubm)

@@ -21,10 +21,10 @@ def estimator_of(folder: Path, config: UbmConfig, wanted: str | None = None) -> 
         raise BadInput(f"{folder}: {error}") from None
     if name not in FREE and not (folder / FITTED).exists():
         raise BadInput(f"{folder}: trained before there was estimator {name}; train it again")
-    fitted = load_fitted(folder) if name == "ev" else None
-    if fitted and "ev" not in fitted.quantiles:
-        there, mend = len(members(folder)), "`uacs train ubm --estimator ev` with the same --out goes on with it"
-        raise BadInput(f"{folder}: its ensemble is not whole, {there} UBMs of it are there; {mend}")
+    fitted, there = load_fitted(folder) if name == "ev" else None, len(members(folder))
+    if fitted and (not fitted.members or there != fitted.members):
+        mend = "`uacs train ubm --estimator ev` with the same --out goes on with it"
+        raise BadInput(f"{folder}: its ensemble is not whole, {there} UBMs of it are there; {mend}, or copy all of it")
     return name
 
 
@@ -34,8 +34,8 @@ def fingerprint(folder: Path, estimator: str) -> str:
     if estimator == "cbe":
         return made
     beside = [fingerprints.of_folder(place) for place in members(folder)] if estimator == "ev" else []
-    learned = fingerprints.of_file(folder / FITTED) if (folder / FITTED).exists() else None
-    return fingerprints.of_settings([made, learned, *beside])
+    fitted = load_fitted(folder)
+    return fingerprints.of_settings([made, fitted and fitted.read_by(estimator), *beside])
 
 
 def members(folder: Path) -> list[Path]:

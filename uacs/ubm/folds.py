@@ -74,7 +74,8 @@ def train(
     dealt = deal_split(dataset, folds, settings.seed)
     epochs = _whole(dataset, text_encoder, settings, out, progress)
     place = out / "folds"
-    _begin(place, training.identity(dataset, text_encoder, settings) | {"folds": folds})
+    hints = {} if settings.estimator == "cbe" else {"estimator": settings.estimator}
+    _begin(place, training.identity(dataset, text_encoder, settings) | {"folds": folds} | hints)
     for fold, held_out in enumerate(dealt, 1):
         if not _answers(place, fold).exists():
             if begins:
@@ -183,7 +184,7 @@ def _without(
     """The UBM that learns from all but what is held out, trained in `ubm` unless it is there."""
     if not training.finished_in(ubm, dataset, text_encoder, settings, held_out):
         training.train(dataset, text_encoder, settings, ubm, progress, without=held_out)
-    return SmallPredictor(ubm, device=settings.device, threads=settings.threads)
+    return SmallPredictor(ubm, device=settings.device, threads=settings.threads, estimator=settings.estimator)
 
 
 def _table(fold: int, predictor: SmallPredictor, dataset: PreparedDataset, held_out: frozenset[str]) -> pa.Table:

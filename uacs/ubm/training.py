@@ -394,6 +394,8 @@ def finished(epochs: list[Epoch], settings: TrainingSettings) -> bool:
 
 def _load_state(out: Path, model: Ubm, optimiser) -> list[Epoch]:
     state = torch.load(out / "unfinished" / "state.pt", map_location="cpu", weights_only=True)
+    if not any(name.startswith("deviation.") for name in state["model"]):
+        raise Refused(f"{out}: a training was begun there by an earlier version; remove it, or name another --out")
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return state["epochs"]
