@@ -6,7 +6,8 @@
 Whom to ask is all that differs: the small model's answers are the same, and who is asked gets y_large. Of several runs,
 as of several seeds, the means. Prints Markdown: how well u ranks wrong polarities (AUROC) and errors (Spearman's rank
 correlation with abs(y - label)), areas under risk and coverage, what part of the gap to the large model is recovered
-(APGR, a coin's is 0.5), and the mean Acc2 over asking 10 to 60 %, less a coin's.
+(APGR, a coin's is 0.5), the share to be asked for the better model's Acc2 (QNC), and the mean Acc2 over asking 10 to
+60 %, less a coin's. Below, how far the probability of `error` is off (ECE).
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from uacs import metrics
-from uacs.cascade.doubt_quality import apgr, augrc, aurc, auroc, budget_curve, random_mean
+from uacs.cascade.doubt_quality import apgr, augrc, aurc, auroc, budget_curve, qnc, random_mean, reliability
 from uacs.cascade.estimators import ESTIMATORS
 from uacs.cascade.outcomes import column
 from uacs.cluster.runs import Run
@@ -30,12 +31,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="+")
-    found = [_of(Run.open(place)) for place in parser.parse_args().run]
+    runs = [Run.open(place) for place in parser.parse_args().run]
+    found = [_of(run) for run in runs]
     print(f"| estimator | {' | '.join(MEASURES)} |\n|---|{'---:|' * len(MEASURES)}")
     for name in ESTIMATORS:
         if all(name in run for run in found):
             means = np.mean([[run[name][measure] for measure in MEASURES] for run in found], axis=0)
             print(f"| `{name}` | {' | '.join(f'{value:.3f}' for value in means)} |")
+    print(f"\nECE of `error`: {np.mean([_calibration_error(place) for place in runs]):.3f}")
 
 
 def _of(run: Run) -> dict[str, dict[str, float]]:
@@ -49,6 +52,14 @@ def _of(run: Run) -> dict[str, dict[str, float]]:
     there = [name for name in ESTIMATORS if any(name in row for row in signals)]
     doubts = {name: np.array([row.get(name, np.nan) for row in signals]) for name in there}  # NaN of an error row
     return {name: {what: measure(u, small, large) for what, measure in MEASURES.items()} for name, u in doubts.items()}
+
+
+def _calibration_error(run: Run) -> float:
+    """Of estimator `error`, which is a probability."""
+    table = run.table()
+    right = metrics.per_sample(column(table, "y_small"), column(table, "label"), run.like)["acc2"]
+    told = np.array([dict(row).get("error", np.nan) for row in table["signals"].to_pylist()])
+    return reliability(told, 1 - right).ece
 
 
 def _above_a_coin(u: np.ndarray, small: Values, large: Values) -> float:
@@ -65,6 +76,7 @@ MEASURES: dict[str, Callable[[np.ndarray, Values, Values], float]] = {
     "AUGRC, error": lambda u, small, large: augrc(u, small["mae"]),
     "APGR, Acc2": lambda u, small, large: apgr(u, small["acc2"], large["acc2"]),
     "APGR, MAE": lambda u, small, large: apgr(u, small["mae"], large["mae"]),
+    "QNC, Acc2": lambda u, small, large: qnc(u, small["acc2"], large["acc2"]),
     "Acc2 above a coin, points": _above_a_coin,
 }
 

@@ -50,7 +50,6 @@ def ubm(
     from uacs.ubm.folder import DEFAULT_ENCODERS
     from uacs.ubm.settings import load_config, training_settings
     from uacs.ubm.training import best_epoch
-    from uacs.ubm.training import train as train_ubm
 
     if folds and workers > 1:
         mend = f"leave --folds out, and once that is trained leave --workers {workers} out instead"
@@ -68,44 +67,44 @@ def ubm(
     encoder = text_encoder or DEFAULT_ENCODERS[dataset.info.language]
     if workers > 1 and Path(encoder).is_dir():
         encoder = str(Path(encoder).absolute())  # as the workers name it, so that a training that is there is found
+    folded = None
     if folds:
         from uacs.ubm.folds import train as train_folds
 
         folded = train_folds(
-            dataset,
-            encoder,
-            settings,
-            out,
-            folds,
-            print_epoch,
-            lambda fold: print(f"fold {fold} of {folds}", flush=True),
+            dataset, encoder, settings, out, folds, print_epoch, lambda fold: click.echo(f"fold {fold} of {folds}")
         )
         epochs = folded.epochs
     else:
-
-        def train_one(settings, out, without=frozenset()):
-            if workers == 1:
-                return train_ubm(dataset, encoder, settings, out, print_epoch, without=without)
-            from uacs.cluster.training import train as train_together
-
-            return train_together(dataset, encoder, settings, out, workers, print_epoch, without)
-
-        if settings.estimator == "ev":
-            from uacs.ubm.ensemble import train as train_ensemble
-
-            said = f"of {settings.members} of the ensemble"
-            epochs = train_ensemble(
-                dataset, encoder, settings, out, train_one, lambda k: print(f"{k} {said}", flush=True)
-            )
-        else:
-            epochs = train_one(settings, out)
+        epochs = _trained(dataset, encoder, settings, out, workers)
     if (own := load_config(out).estimator) != settings.estimator:
         notes([f"{out} was trained before, its own estimator stays {own}: name --estimator {settings.estimator}"])
     best = epochs[best_epoch(epochs)]
     print(f"{out}: epoch {best['epoch']:.0f} is kept, valid Acc2 {best['valid_acc2']:.1%}, MAE {best['valid_mae']:.3f}")
-    if folds:
+    if folded:
         print(f"{folded.answers}: {folded.answered} samples, each answered by one of {folds} that never saw its video")
         notes(folded.notes)
+
+
+def _trained(dataset, encoder: str, settings, out: Path, workers: int) -> list:
+    """The epochs of a UBM that is trained, alone or by several, with its ensemble where its estimator is one's."""
+    from uacs.console import print_epoch
+
+    def one(settings, out, without=frozenset()):
+        if workers == 1:
+            from uacs.ubm.training import train
+
+            return train(dataset, encoder, settings, out, print_epoch, without=without)
+        from uacs.cluster.training import train as train_together
+
+        return train_together(dataset, encoder, settings, out, workers, print_epoch, without)
+
+    if settings.estimator != "ev":
+        return one(settings, out)
+    from uacs.ubm import ensemble
+
+    said = f"of {settings.members} of the ensemble"
+    return ensemble.train(dataset, encoder, settings, out, one, lambda k: click.echo(f"{k} {said}"))
 
 
 @train.command(epilog="Example: uacs train mllm data/mosi --model models/HumanOmni-7B --out models/humanomni-mosi")

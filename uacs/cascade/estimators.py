@@ -146,7 +146,7 @@ def _quantiles(u: np.ndarray) -> list[float]:
 
 
 def _free(answers: SmallAnswers) -> dict[str, np.ndarray]:
-    """What the answer alone says."""
+    """What the answer alone says, in the order of `FREE`."""
     p, y = answers.p, answers.y
     ordered = np.sort(p, axis=-1)
     own = np.take_along_axis(p, polarity(y)[..., None], axis=-1)[..., 0]
@@ -164,7 +164,7 @@ def _learned(answers: SmallAnswers, label: np.ndarray, dataset: str) -> ErrorMod
 
     right = metrics.per_sample(answers.y, label, dataset)["acc2"]
     counted = np.isfinite(right)
-    signals = np.stack([values[counted] for values in _of(_free(answers))], axis=-1)
+    signals = np.stack([values[counted] for values in _free(answers).values()], axis=-1)
     wrong = right[counted] == 0
     weights, mean = np.zeros(len(FREE)), signals.mean(axis=0) if len(signals) else np.zeros(len(FREE))
     share = (wrong.sum() + 1) / (len(wrong) + 2)
@@ -184,10 +184,6 @@ def _wrong(signals: dict[str, np.ndarray], model: ErrorModel) -> np.ndarray:
     for name, weight in model.weights.items():
         total += weight * signals[name]
     return expit(total)
-
-
-def _of(signals: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return [signals[name] for name in FREE]
 
 
 def _logits(p: np.ndarray) -> np.ndarray:

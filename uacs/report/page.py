@@ -26,6 +26,7 @@ def page(manifest: dict, summary: dict, table: pa.Table, thresholds: Thresholds)
         manifest=manifest,
         summary=summary,
         thresholds=thresholds,
+        in_nats=_in_nats(thresholds),
         systems=SYSTEMS,
         names=metric_names(summary),
         number=number,
@@ -52,12 +53,16 @@ def _seconds(table: pa.Table, stage: np.ndarray) -> dict[str, float]:
     return {name: float(seconds[stage == name].sum()) for name in STAGES}
 
 
+def _in_nats(thresholds: Thresholds) -> bool:
+    """Whether u_small is; who says nothing of an estimator means entropy."""
+    return thresholds.estimator in (None, *IN_NATS)
+
+
 def _uncertainty_figure(table: pa.Table, thresholds: Thresholds) -> str | None:
     label, panels = column(table, "label"), {}
     for model, tau in (("small", thresholds.tau_small), ("large", thresholds.tau_large)):
         u, y = column(table, f"u_{model}"), column(table, f"y_{model}")
-        in_nats = model == "large" or thresholds.estimator in (None, *IN_NATS)
-        unit = "uncertainty (nats)" if in_nats else f"uncertainty ({thresholds.estimator})"
+        unit = f"uncertainty ({'nats' if model == 'large' or _in_nats(thresholds) else thresholds.estimator})"
         if model == "small" and thresholds.deferral:
             u, unit = doubt(table, thresholds.deferral), "expected gain of asking the large model"
         known = np.isfinite(u) & np.isfinite(y) & np.isfinite(label)
