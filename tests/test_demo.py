@@ -31,7 +31,7 @@ def test_it_leaves_what_later_commands_can_be_tried_on(made):
     out, summary = made
     names = {path.name for path in out.iterdir()}
     runs = {"calibration", "evaluation", "baseline"}
-    assert names == runs | {"demo.json", "serve.yaml", "corpus", "data", "encoder", "ubm", "mllm"}
+    assert names == runs | {"demo.json", "serve.yaml", "study.yaml", "corpus", "data", "encoder", "ubm", "mllm"}
     assert PreparedDataset(out / "data").rows("test") == 40
     for run in ("calibration", "evaluation", "baseline"):
         assert {"manifest.json", "metrics.json", "report.html", "thresholds.json"} <= {

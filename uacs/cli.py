@@ -10,13 +10,14 @@ import click
 
 from uacs.cli_options import FOLDER, PLACE, clear_afterwards, estimator, finite, notes
 from uacs.cli_serve import deploy, key, serve
+from uacs.cli_study import study
 from uacs.cli_train import train
 from uacs.cli_tune import tune
 from uacs.errors import UacsError, WrongUse
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 READOUTS, HINTS = ("decode", "trie", "head"), ("numbers", "words", "both")
-RESUMED = ("demo", "train ubm", "train mllm", "calibrate", "evaluate", "tune thresholds", "tune ubm")
+RESUMED = ("demo", "train ubm", "train mllm", "calibrate", "evaluate", "tune thresholds", "tune ubm", "study")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -86,6 +87,7 @@ def commands() -> None:
     Your data:    uacs prepare, uacs train ubm, uacs train mllm, uacs calibrate, uacs evaluate
     Afterwards:   uacs status, uacs report, uacs replay, uacs compare
     Better:       uacs tune thresholds, uacs tune ubm
+    The paper:    uacs study
     Over HTTP:    uacs serve, uacs key, uacs deploy
     Trouble:      uacs doctor
     """
@@ -452,3 +454,4 @@ for command in (serve, deploy, key):
     commands.add_command(command)
 commands.add_command(train)
 commands.add_command(tune)
+commands.add_command(study)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 FOLDER = click.Path(path_type=Path)
-ESTIMATORS = ("cbe", "ptd", "ev", "temperature", "error", "margin", "strength", "at_odds")
+ESTIMATORS = ("cbe", "ptd", "ev", "temperature", "error", "miss", "margin", "strength", "at_odds")
 """Those of `uacs.cascade.estimators`, which takes a second to import."""
 
 

@@ -92,21 +92,23 @@ def cascade(what: str) -> Iterator["Told"]:
 def status_text(run: "Run", status: "Status | None") -> str:
     """What `uacs status` prints: who runs it, how far it is, and what comes next."""
     identity, again = run.manifest["identity"], "the same command again takes it up"
-    searches = identity["command"].startswith("tune")
+    steps = {"tune thresholds": "trials", "tune ubm": "trials", "study": "steps"}.get(identity["command"])
     lines = [f"{run.folder}: {identity['command']} {identity['dataset']}, split {identity['split']}, id {run.run_id}"]
-    if run.read("search.json" if searches else "metrics.json"):
+    last = {"trials": "search.json", "steps": "results.json"}.get(steps or "", "metrics.json")
+    grown = steps == "steps" and status and status.state != "finished"  # a study that goes on, after it was finished
+    if run.read(last) and not grown:
         lines.append("finished")
     elif status is None:
-        lines.append(f"begun, {again}" if searches else f"begun, {len(run.done())} parts written; {again}")
+        lines.append(f"begun, {again}" if steps else f"begun, {len(run.done())} parts written; {again}")
     elif status.alive:
         job = f", job {status.job}" if status.job else ""
         lines.append(f"running on {status.host} as process {status.pid}{job}; last sign {duration(status.age)} ago")
     else:
         ended = {"running": "killed", "finished": "answered, but not summed up"}.get(status.state, status.state)
         when = f"{ended} {duration(status.age)} ago after {duration(status.progress.seconds)}"
-        lines.append(f"{when}; {again}" if searches else f"{when}, {len(run.done())} parts written; {again}")
-    if status and searches:
-        lines.append(f"{status.progress.counts.written} of {status.progress.total} trials are over")
+        lines.append(f"{when}; {again}" if steps else f"{when}, {len(run.done())} parts written; {again}")
+    if status and steps:
+        lines.append(f"{status.progress.counts.written} of {status.progress.total} {steps} are over")
     elif status:
         progress = status.progress if status.alive else replace(status.progress, seconds=0.0)  # no rate, no time left
         lines += [f"{stage.name:7} {stage.text}" for stage in stages(progress)]

@@ -101,6 +101,7 @@ def run(
         f"\n{time.perf_counter() - started:.0f} s in all"
         f"\nreports: {out / 'evaluation' / 'report.html'}, {out / 'baseline' / 'report.html'}"
         f"\nask it yourself: uacs serve --config {_endpoint(out)}"
+        f"\nevery table of the paper: uacs study {out / 'data'} --config {_study(out)} --out {out.with_name('study')}"
     )
     return baseline
 
@@ -110,6 +111,18 @@ def _endpoint(out: Path) -> Path:
     named = {"ubm": out / "ubm", "mllm": out / "mllm", "thresholds": out / "evaluation" / "thresholds.json"}
     settings = {name: str(path.absolute()) for name, path in named.items()} | {"settings": MLLM}
     file = out / "serve.yaml"
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return file
+
+
+def _study(out: Path) -> Path:
+    """The settings of a study of the demo's models and data, with three seeds of the small model."""
+    settings = {
+        "large": {"tiny": {"model": str((out / "mllm").absolute()), "settings": MLLM}},
+        "lambda": LAMBDA,
+        "ubm": {"text_encoder": str((out / "encoder").absolute()), "settings": UBM},
+    }
+    file = out / "study.yaml"
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
     return file
 

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uacs import cli_options
-from uacs.cascade.estimators import ESTIMATORS, ErrorModel, Fitted, SmallAnswers, estimates, fit, known, temperature
+from uacs.cascade.estimators import ESTIMATORS, Fitted, Linear, SmallAnswers, estimates, fit, known, temperature
 from uacs.cascade.uncertainty import entropy
 
-FLAT = Fitted(temperature=1.0, error=ErrorModel(intercept=0.0, weights={}))
+FLAT = Fitted(
+    temperature=1.0, error=Linear(intercept=0.0, weights={}), miss=Linear(intercept=0.1, weights={"ptd": 0.5})
+)
 
 
 def answers(y, p, ptd=None, ev=None, top=3.0):
@@ -25,6 +27,7 @@ def test_each_by_hand():
         "ev": 2 / 3,
         "temperature": -(0.1 * np.log(0.1) + 0.2 * np.log(0.2) + 0.7 * np.log(0.7)),
         "error": 0.5,
+        "miss": 0.1 + 0.5 * 0.4,
         "margin": 1 - (0.7 - 0.2),
         "strength": 3.0 - 2.0,
         "at_odds": 1 - 0.2,  # the score is negative, and that is class 1
@@ -61,6 +64,20 @@ def test_the_error_probability_is_right_on_average_and_higher_where_it_is_wrong(
     assert (label[high] < 0).mean() == pytest.approx(u[high].mean(), abs=0.1)
 
 
+def test_the_expected_error_is_right_on_average_and_follows_what_foresees_it():
+    draw = np.random.default_rng(1)
+    ptd = draw.uniform(0.2, 1.2, 500)
+    y, p = np.full(500, 1.0), np.tile([0.1, 0.1, 0.8], (500, 1))
+    label = y + draw.choice([-1, 1], 500) * (2 * ptd + draw.normal(0, 0.1, 500))
+    given_ = answers(y, p, ptd=ptd)
+    fitted = fit(given_, label, "mosi")
+    miss = estimates(given_, fitted)["miss"]
+    assert miss.mean() == pytest.approx(np.abs(y - label).mean(), abs=1e-6)
+    assert np.corrcoef(miss, np.abs(y - label))[0, 1] > 0.97
+    assert fitted.miss.weights["ptd"] == pytest.approx(2, abs=0.05)
+    assert fit(answers(y, p), label, "mosi").miss is None  # a UBM without the head cannot be asked
+
+
 @pytest.mark.parametrize(("sign", "share"), [(1.0, 1 / 12), (-1.0, 11 / 12)])
 def test_without_a_wrong_answer_or_a_right_one_the_error_is_its_smoothed_share(sign, share):
     given_ = answers(np.ones(10), np.tile([0.1, 0.1, 0.8], (10, 1)))
@@ -85,7 +102,7 @@ def test_a_misspelt_name_is_told_all_of_them():
 def test_all_are_numbers_that_are_not_negative_and_none_depends_on_its_neighbours(rows):
     p = np.array([values for _, values in rows]) + 1e-9
     said = answers([y for y, _ in rows], p / p.sum(axis=-1, keepdims=True))
-    fitted = Fitted(temperature=2.0, error=ErrorModel(intercept=-1.0, weights={"cbe": 1.0, "margin": 0.5}))
+    fitted = Fitted(temperature=2.0, error=Linear(intercept=-1.0, weights={"cbe": 1.0, "margin": 0.5}))
     found = estimates(said, fitted)
     for name, u in found.items():
         assert np.isfinite(u).all() and (u >= 0).all(), name

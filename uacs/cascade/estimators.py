@@ -1,16 +1,18 @@
-"""How unsure the small model is, said in eight ways: whichever is taken stands as u_small, from the prompt to Eq. 19.
+"""How unsure the small model is, said in nine ways: whichever is taken stands as u_small, from the prompt to Eq. 19.
 
     cbe           entropy of the three classes (Eq. 8), nats: the paper's
     ptd           what a head of its own expects |y - label| to be, in the score's units (Section III-C4)
     ev            variance of the scores of an ensemble, in the score's units squared (Section III-C4)
     temperature   the entropy, the classes' logits divided by one number fitted on split valid, nats
     error         probability that the score's polarity is wrong, learned on split valid from what follows, and cbe
+    miss          what |y - label| is expected to be, in the score's units, learned on split valid from cbe, margin,
+                  strength, at_odds and ptd: for who routes for the intensity
     margin        1 less the lead of the likeliest class over the next
     strength      how much the score lacks to the end of its range: the |score| rule, turned round
     at_odds       probability that the classifier gives to other polarities than the score's: the two heads disagree
 
 All are 0 or more, and more is less sure. Of these ptd costs a head, ev as many models as the ensemble has, and the
-others nothing. `temperature` and `error` are fitted once, by the UBM's training.
+others nothing. `temperature`, `error` and `miss` are fitted once, by the UBM's training.
 """
 
 from dataclasses import dataclass
@@ -22,11 +24,11 @@ from scipy.special import expit, log_softmax, softmax
 from uacs import metrics
 from uacs.cascade.uncertainty import entropy, polarity, training_class
 
-ESTIMATORS = ("cbe", "ptd", "ev", "temperature", "error", "margin", "strength", "at_odds")
+ESTIMATORS = ("cbe", "ptd", "ev", "temperature", "error", "miss", "margin", "strength", "at_odds")
 IN_NATS = ("cbe", "temperature")
 FREE = ("cbe", "margin", "strength", "at_odds")
 """Those that every answer says."""
-LEARNED = ("temperature", "error")
+LEARNED = ("temperature", "error", "miss")
 """Those that have something to learn from split valid."""
 LEAST = 1e-300  # of a probability, whose logarithm is a logit
 HOTTEST = 20.0  # temperature; 1 / 20 the coldest
@@ -50,8 +52,13 @@ class SmallAnswers:
     ev: np.ndarray | None = None
 
 
-class ErrorModel(BaseModel):
-    """Logistic regression of "the polarity is wrong" on `FREE`, in their own units."""
+FORESEEING = (*FREE, "ptd")
+"""What `miss` is learned from."""
+PENALTIES = tuple(np.logspace(0, 4, 9))  # ridge, on standardised signals; leave-one-out takes one
+
+
+class Linear(BaseModel):
+    """A sum of weighted signals, in their own units: log odds of a wrong polarity, or the error expected."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,7 +72,8 @@ class Fitted(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     temperature: float = Field(1.0, gt=0)
-    error: ErrorModel
+    error: Linear
+    miss: Linear | None = None
     quantiles: dict[str, list[FiniteFloat]] = {}
     members: int = Field(0, ge=0, description="UBMs of the ensemble whose quantiles are here")
 
@@ -77,6 +85,7 @@ class Fitted(BaseModel):
         """What one estimator goes by, and another's learning leaves as it is."""
         of = {name: self.quantiles.get(name) for name in ("cbe", estimator)}
         own = {"temperature": self.temperature, "error": self.error.model_dump()}
+        own["miss"] = self.miss and self.miss.model_dump()
         return {"quantiles": of, "learned": own.get(estimator)}
 
     def in_nats(self, estimator: str, u: np.ndarray) -> np.ndarray:
@@ -95,22 +104,25 @@ def estimates(answers: SmallAnswers, fitted: Fitted | None) -> dict[str, np.ndar
     found = _free(answers)
     if fitted:
         found["temperature"] = entropy(softmax(_logits(answers.p) / fitted.temperature, axis=-1))
-        found["error"] = _wrong(found, fitted.error)
+        found["error"] = expit(_total(found, fitted.error))
     given = {"ptd": answers.ptd, "ev": answers.ev}
     found |= {name: values for name, values in given.items() if values is not None}
+    if fitted and fitted.miss and answers.ptd is not None:
+        found["miss"] = np.maximum(_total(found, fitted.miss), 0)
     return {name: found[name] for name in ESTIMATORS if name in found}
 
 
 def fit(answers: SmallAnswers, label: np.ndarray, dataset: str) -> Fitted:
     """What N labelled samples (N,) teach; polarities are right or wrong as the dataset's Acc2 has it."""
-    learned = Fitted(temperature=temperature(answers.p, label), error=_learned(answers, label, dataset))
+    error, miss = _learned(answers, label, dataset), _foreseen(answers, label)
+    learned = Fitted(temperature=temperature(answers.p, label), error=error, miss=miss)
     found = estimates(answers, learned).items()
     return learned.model_copy(update={"quantiles": {name: _quantiles(u) for name, u in found}})
 
 
 def largest(estimator: str, top: float) -> float:
     """What u is at most, or hardly ever above, where scores lie within [-top, top]: the end of a scale."""
-    most = {"cbe": np.log(3), "temperature": np.log(3), "ptd": top, "ev": top**2 / 4, "strength": top}
+    most = {"cbe": np.log(3), "temperature": np.log(3), "ptd": top, "ev": top**2 / 4, "strength": top, "miss": top}
     return float(most.get(estimator, 1.0))
 
 
@@ -158,7 +170,7 @@ def _free(answers: SmallAnswers) -> dict[str, np.ndarray]:
     }
 
 
-def _learned(answers: SmallAnswers, label: np.ndarray, dataset: str) -> ErrorModel:
+def _learned(answers: SmallAnswers, label: np.ndarray, dataset: str) -> Linear:
     """Where all polarities are right, or all wrong, nothing sets the wrong ones apart: their share, weighed by one."""
     from sklearn.linear_model import LogisticRegression  # half a second, which workers need not wait
 
@@ -174,16 +186,30 @@ def _learned(answers: SmallAnswers, label: np.ndarray, dataset: str) -> ErrorMod
         spread[spread < 1e-9] = np.inf  # a constant says nothing
         learned = LogisticRegression(C=RIDGE).fit((signals - mean) / spread, wrong)
         weights, intercept = learned.coef_[0] / spread, learned.intercept_[0]
-    return ErrorModel(
-        intercept=float(intercept - weights @ mean), weights=dict(zip(FREE, weights.tolist(), strict=True))
+    return Linear(intercept=float(intercept - weights @ mean), weights=dict(zip(FREE, weights.tolist(), strict=True)))
+
+
+def _foreseen(answers: SmallAnswers, label: np.ndarray) -> Linear | None:
+    """Of the absolute error; None without the head that it is learned from."""
+    from sklearn.linear_model import RidgeCV
+
+    if answers.ptd is None or not len(label):
+        return None
+    found = _free(answers) | {"ptd": answers.ptd}
+    signals, error = np.stack([found[name] for name in FORESEEING], axis=-1), np.abs(answers.y - label)
+    mean, spread = signals.mean(axis=0), signals.std(axis=0)
+    spread[spread < 1e-9] = np.inf  # a constant says nothing
+    weights = RidgeCV(PENALTIES).fit((signals - mean) / spread, error).coef_ / spread if len(label) > 1 else 0 * mean
+    return Linear(
+        intercept=float(error.mean() - weights @ mean), weights=dict(zip(FORESEEING, weights.tolist(), strict=True))
     )
 
 
-def _wrong(signals: dict[str, np.ndarray], model: ErrorModel) -> np.ndarray:
+def _total(signals: dict[str, np.ndarray], model: Linear) -> np.ndarray:
     total = np.full(signals["cbe"].shape, model.intercept)
     for name, weight in model.weights.items():
         total += weight * signals[name]
-    return expit(total)
+    return total
 
 
 def _logits(p: np.ndarray) -> np.ndarray:

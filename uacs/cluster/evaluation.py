@@ -140,8 +140,8 @@ def calibrated(
 def rewrite_report(folder: Place) -> dict:
     """Write the report of a finished run anew, from its own files; returns the content of metrics.json."""
     run = Run.open(folder)
-    if (command := run.manifest["identity"]["command"]).startswith("tune"):
-        raise BadInput(f"{folder}: a search's; the same `uacs {command}` again writes its report, and repeats no trial")
+    if (command := run.manifest["identity"]["command"]).startswith(("tune", "study")):
+        raise BadInput(f"{folder}: no run's; the same `uacs {command}` again writes its report, and does nothing twice")
     summary, thresholds = run.metrics(), read_thresholds(run.place("thresholds.json"))
     run.write("report.html", page(run.manifest, summary, run.table(), thresholds))
     return summary

@@ -262,3 +262,18 @@ def _str(value: Any) -> str:
     return (
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).encode(errors="replace").decode()
     )
+
+
+def video_of(sample_id: str) -> str:
+    """The video that a sample was cut from: VIDEO of VIDEO_NUMBER, as data are prepared, or of MMSA's VIDEO$_$CLIP.
+
+    Of any other id all of it.
+
+    >>> video_of("2iD-tVS8NPw_12"), video_of("video_0001_0004"), video_of("a_b$_$c_1"), video_of("by_itself")
+    ('2iD-tVS8NPw', 'video_0001', 'a_b', 'by_itself')
+    """
+    video, joint, _ = sample_id.partition(JOINT)
+    if joint:
+        return video
+    video, _, clip = sample_id.rpartition("_")
+    return video if video and clip.isdecimal() else sample_id

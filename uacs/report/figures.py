@@ -40,10 +40,16 @@ def uncertainties(panels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, fl
     A panel is (u, prediction, label, tau, what u is), arrays (N,) over the samples that the model answered.
     """
     with matplotlib.rc_context(STYLE):
+        return svg(histograms(panels))
+
+
+def histograms(panels: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float, str]]) -> Figure:
+    """The same as a figure."""
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 2.9), layout="constrained")
         for axes, (title, panel) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
             _histograms(axes, title, *panel)
-        return svg(figure)
+        return figure
 
 
 def _bar(axes: Axes, title: str, values: Mapping[str, float], form: str) -> None:

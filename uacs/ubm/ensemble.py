@@ -6,6 +6,7 @@ with its doubt, and by no answer. The paper says neither how many members there 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,28 @@ class Train(Protocol):
     def __call__(self, settings: TrainingSettings, out: Path, without: frozenset[str] = frozenset()) -> list[Epoch]: ...
 
 
+@dataclass(frozen=True)
+class Training:
+    """One UBM to be trained: how, where to, and without whom."""
+
+    settings: TrainingSettings
+    out: Path
+    without: frozenset[str] = frozenset()
+
+
+def trainings(dataset: PreparedDataset, settings: TrainingSettings, out: Path) -> list[Training]:
+    """The UBM of the whole split in `out`, and the members of its ensemble beneath; each is trained for itself.
+
+    Raises `BadInput` if the split has fewer videos than members.
+    """
+    held_out = deal_split(dataset, settings.members, settings.seed, "--set members=")
+    own = [
+        settings.model_copy(update={"estimator": "cbe", "seed": settings.seed + k}) for k in range(1, 1 + len(held_out))
+    ]
+    beneath = [out / MEMBERS / str(k) for k in range(1, 1 + len(held_out))]
+    return [Training(settings, out), *map(Training, own, beneath, held_out)]
+
+
 def train(
     dataset: PreparedDataset,
     text_encoder: str,
@@ -40,26 +63,29 @@ def train(
     Cut off, it goes on where it was. `begins` hears of each member, from 1. Raises as `training.train` does, `Refused`
     where all is there, and `BadInput` if the split has fewer videos than members.
     """
-    held_out = deal_split(dataset, settings.members, settings.seed, "--set members=")
+    parts = trainings(dataset, settings, out)[1:]
     epochs = training.finished_in(out, dataset, text_encoder, settings)
-    fitted = load_fitted(out)
-    if epochs and fitted is None:
+    if epochs and load_fitted(out) is None:
         raise Refused(f"{out}: trained before there were estimators; train it again in another --out")
-    if epochs and fitted and fitted.members and fitted.members == len(members(out)):
+    if epochs and is_whole(out):
         raise Refused(f"{out}: a trained model lies there, and its ensemble; name another --out or remove it")
     epochs = epochs or train_one(settings, out)
-    for k, without in enumerate(held_out, 1):
-        own = settings.model_copy(update={"estimator": "cbe", "seed": settings.seed + k})
-        place = out / MEMBERS / str(k)
-        if not training.finished_in(place, dataset, text_encoder, own, without):
+    for k, part in enumerate(parts, 1):
+        if not training.finished_in(part.out, dataset, text_encoder, part.settings, part.without):
             if begins:
                 begins(k)
-            train_one(own, place, without)
-    _learn(dataset, out, settings)
+            train_one(part.settings, part.out, part.without)
+    learn(dataset, out, settings)
     return epochs
 
 
-def _learn(dataset: PreparedDataset, ubm: Path, settings: TrainingSettings) -> None:
+def is_whole(ubm: Path) -> bool:
+    """Whether a UBM's ensemble is there, all of it, and what it teaches."""
+    fitted = load_fitted(ubm)
+    return bool(fitted and fitted.members and fitted.members == len(members(ubm)))
+
+
+def learn(dataset: PreparedDataset, ubm: Path, settings: TrainingSettings) -> None:
     """Note what the ensemble's variances are on split valid; what other estimators have learned stays."""
     labelled = [sample for sample in dataset.samples("valid") if sample.label is not None]
 

@@ -19,10 +19,11 @@ def estimator_of(folder: Path, config: UbmConfig, wanted: str | None = None) -> 
         name = known(wanted or config.estimator)
     except ValueError as error:
         raise BadInput(f"{folder}: {error}") from None
-    if name not in FREE and not (folder / FITTED).exists():
+    fitted = load_fitted(folder) if name not in FREE else None
+    if name not in FREE and (fitted is None or (name == "miss" and fitted.miss is None)):
         raise BadInput(f"{folder}: trained before there was estimator {name}; train it again")
-    fitted, there = load_fitted(folder) if name == "ev" else None, len(members(folder))
-    if fitted and (not fitted.members or there != fitted.members):
+    there = len(members(folder)) if name == "ev" else 0
+    if name == "ev" and fitted and (not fitted.members or there != fitted.members):
         mend = "`uacs train ubm --estimator ev` with the same --out goes on with it"
         raise BadInput(f"{folder}: its ensemble is not whole, {there} UBMs of it are there; {mend}, or copy all of it")
     return name

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from uacs.data.mmsa import JOINT
+from uacs.data.mmsa import video_of
 from uacs.data.prepared import FeatureInfo, PreparedDataset
 from uacs.errors import BadInput, Refused
 from uacs.records import Sample, SmallOutput
@@ -105,21 +105,6 @@ def deal(sample_ids: list[str], folds: int, seed: int) -> list[frozenset[str]]:
     for name in sorted(drawn, key=lambda video: len(videos[video]), reverse=True):
         min(dealt, key=len).update(videos[name])
     return [frozenset(fold) for fold in dealt]
-
-
-def video_of(sample_id: str) -> str:
-    """The video that a sample was cut from: VIDEO of VIDEO_NUMBER, as data are prepared, or of MMSA's VIDEO$_$CLIP.
-
-    Of any other id all of it.
-
-    >>> video_of("2iD-tVS8NPw_12"), video_of("video_0001_0004"), video_of("a_b$_$c_1"), video_of("by_itself")
-    ('2iD-tVS8NPw', 'video_0001', 'a_b', 'by_itself')
-    """
-    video, joint, _ = sample_id.partition(JOINT)
-    if joint:
-        return video
-    video, _, clip = sample_id.rpartition("_")
-    return video if video and clip.isdecimal() else sample_id
 
 
 def deal_split(dataset: PreparedDataset, folds: int, seed: int, option: str = "--folds") -> list[frozenset[str]]:

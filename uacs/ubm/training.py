@@ -36,6 +36,7 @@ from uacs.ubm.model import Heads, Ubm
 from uacs.ubm.settings import TrainingSettings, UbmConfig, load_config
 
 Epoch = dict[str, float]
+PASSING = ("estimator", "members", "device", "threads")
 WINDOW = 16  # batches that are sorted by length together
 
 
@@ -163,8 +164,8 @@ def identity(
 
 
 def _lasting(told: dict) -> dict:
-    """A UBM's config without what moves no weight: how its doubts are estimated."""
-    training = {name: value for name, value in told["training"].items() if name not in ("estimator", "members")}
+    """A UBM's config without what is no part of it: how its doubts are estimated, and where it was trained."""
+    training = {name: value for name, value in told["training"].items() if name not in PASSING}
     return {name: value for name, value in told.items() if name != "estimator"} | {"training": training}
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import CHROMIUM, browsing
 from tests.cluster.chaos import wait_until
-from tests.cluster.serving.browser import CHROMIUM, browsing
 from tests.cluster.serving.conftest import serving
 from uacs.cluster.serving.keys import add
 from uacs.cluster.serving.settings import EndpointSettings
