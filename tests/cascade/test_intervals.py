@@ -94,6 +94,8 @@ def test_what_is_undefined_has_no_interval_and_is_not_sure():
 def test_where_a_group_leaves_nothing_there_is_no_interval_and_no_p():
     (found,) = estimates(lambda seed, chosen: np.array([1.0 if 3 in chosen else np.nan]), 1, 20)
     assert found.value == 1 and np.isnan([found.low, found.high, found.p]).all() and not found.sure
+    (nothing,) = estimates(lambda seed, chosen: np.array([0.0 if 3 in chosen else np.nan]), 1, 20)
+    assert nothing.value == 0 and np.isnan([nothing.low, nothing.p]).all()
 
 
 def test_what_nothing_moves_is_not_sure_of_itself():

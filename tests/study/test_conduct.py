@@ -67,7 +67,7 @@ def test_a_plan_that_ray_has_no_room_for_is_refused_before_any_training(again):
     [
         ({"large": {"a": {"model": "m", "settings": {"hints": "words"}}}}, "large.a.settings.hints: the study tells"),
         ({"large": {"../a": {"model": "m"}}}, "'../a': expected letters and digits"),
-        ({"seeds": [1, 1]}, "each seed once"),
+        ({"seeds": [1, 1]}, "seeds\n  Value error, each once"),
         ({"hints": []}, "at least 1 item"),
         ({"run": {"estimator": "ptd"}}, "run.estimator: a study asks every model its own way"),
         ({"ubm": {"settings": {"seed": 3}}}, "ubm.settings.seed: the study sets it; see `seeds`"),

@@ -54,7 +54,7 @@ class SmallAnswers:
 
 FORESEEING = (*FREE, "ptd")
 """What `miss` is learned from."""
-PENALTIES = tuple(np.logspace(0, 4, 9))  # ridge, on standardised signals; leave-one-out takes one
+PENALTY = 10.0  # ridge, on standardised signals
 
 
 class Linear(BaseModel):
@@ -190,8 +190,12 @@ def _learned(answers: SmallAnswers, label: np.ndarray, dataset: str) -> Linear:
 
 
 def _foreseen(answers: SmallAnswers, label: np.ndarray) -> Linear | None:
-    """Of the absolute error; None without the head that it is learned from."""
-    from sklearn.linear_model import RidgeCV
+    """Of the absolute error; None without the head that it is learned from.
+
+    Each signal says more where it is less sure, so none counts the other way: of the 229 validation clips of MOSI a
+    free fit learns an order that is worse than none.
+    """
+    from sklearn.linear_model import Ridge
 
     if answers.ptd is None or not len(label):
         return None
@@ -199,7 +203,7 @@ def _foreseen(answers: SmallAnswers, label: np.ndarray) -> Linear | None:
     signals, error = np.stack([found[name] for name in FORESEEING], axis=-1), np.abs(answers.y - label)
     mean, spread = signals.mean(axis=0), signals.std(axis=0)
     spread[spread < 1e-9] = np.inf  # a constant says nothing
-    weights = RidgeCV(PENALTIES).fit((signals - mean) / spread, error).coef_ / spread if len(label) > 1 else 0 * mean
+    weights = Ridge(PENALTY, positive=True).fit((signals - mean) / spread, error).coef_ / spread
     return Linear(
         intercept=float(error.mean() - weights @ mean), weights=dict(zip(FORESEEING, weights.tolist(), strict=True))
     )

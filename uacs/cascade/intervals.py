@@ -69,7 +69,8 @@ def estimates(
     telling = np.sum(without != value, axis=0)  # groups that a figure depends on
     by_seeds = of_seed.var(axis=0, ddof=1) / seeds if seeds > 1 else np.zeros_like(value)
     error = np.sqrt(by_samples + by_seeds)
-    error = np.where(error > ROUNDING * np.abs(value), error, np.where(value == 0, 0.0, np.nan))
+    known = np.isfinite(error) & ((error > ROUNDING * np.abs(value)) | (value == 0))
+    error = np.where(known, error, np.nan)
     freedom = _freedom(by_samples, np.maximum(telling - 1, 1), by_seeds, seeds - 1)
     half = t.ppf((1 + LEVEL) / 2, freedom) * error
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -160,7 +160,11 @@ def error_by_doubt(curves: Sequence[Curve]) -> Picture:
         axes = picture.figure.subplots()
         for curve in curves:
             _line(picture, axes, curve, 1, LOOKS[curve.name], "rank {x:.0%}", across=100)
-        axes.set(xlabel="rank of the entropy, the surest first (%)", ylabel="mean abs(y - label)", ylim=(0, None))
+        axes.set(
+            xlabel="rank of the entropy, the surest first (%)",
+            ylabel="mean abs(y - label) (score's units)",
+            ylim=(0, None),
+        )
         axes.legend(frameon=False, fontsize=8.5)
         return _done(picture)
 

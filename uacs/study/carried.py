@@ -10,7 +10,7 @@ from uacs.data.prepared import PreparedDataset
 from uacs.report.tables import Cell as Value
 from uacs.report.tables import Column, Table
 from uacs.study.layout import Study
-from uacs.study.view import View, score
+from uacs.study.view import View, score, videos_of
 
 Found = dict[str, np.ndarray]
 """The UBM's answers, the cascade's, and whether a sample was asked about, (N,) each."""
@@ -35,10 +35,12 @@ def table(study: Study, view: View) -> Table | None:
         "prediction": decision.prediction,
         "asked": (decision.stage > 0).astype(float),
     }
-    rows.append(["whole clips", *_levels(at_home, view.label, view.like), None, None, None, None])
+    videos = videos_of(cell.test.sample_ids)
+    rows.append(["whole clips", *_levels(at_home, view.label, view.like, videos), None, None, None, None])
     for title, place in places.items():
         spoilt = _read(pq.read_table(place))
-        rows.append([title, *_levels(spoilt, view.label, view.like), *_drifts(spoilt, at_home, view.label, view.like)])
+        drifts = _drifts(spoilt, at_home, view.label, view.like, videos)
+        rows.append([title, *_levels(spoilt, view.label, view.like, videos), *drifts])
     for name, other in study.settings.elsewhere.items():
         there = pq.read_table(study.fault(study.settings.main, f"at-{name}")).sort_by("sample_id")
         if study.settings.main != view.name:
@@ -47,7 +49,8 @@ def table(study: Study, view: View) -> Table | None:
         found = _read(there)
         if other.recorded is None:
             found["prediction"] = np.full(len(found["y_small"]), np.nan)
-        rows.append([f"{name}, split {other.split}", *_levels(found, column(there, "label"), like), *[None] * 4])
+        levels = _levels(found, column(there, "label"), like, videos_of(there["sample_id"].to_pylist()))
+        rows.append([f"{name}, split {other.split}", *levels, *[None] * 4])
     if len(rows) == 1:
         return None
     return Table(
@@ -86,20 +89,18 @@ def _figures(found: dict[str, np.ndarray], label: np.ndarray, like: str, at: np.
     known = at[np.isfinite(label[at])]
     small = score(found["y_small"][known], label[known], like, ("acc2",))
     cascade = score(found["prediction"][known], label[known], like, ("acc2", "mae"))
-    return [float(np.mean(found["asked"][at])), *small, *cascade]
+    return [float(np.mean(found["asked"][at])) if len(at) else float("nan"), *small, *cascade]
 
 
-def _levels(found: dict[str, np.ndarray], label: np.ndarray, like: str) -> list[Estimate]:
-    return estimates(lambda seed, at: np.array(_figures(found, label, like, at)), 1, len(label))
+def _levels(found: Found, label: np.ndarray, like: str, videos: np.ndarray | None) -> list[Estimate]:
+    return estimates(lambda seed, at: np.array(_figures(found, label, like, at)), 1, len(label), videos)
 
 
-def _drifts(
-    spoilt: dict[str, np.ndarray], whole: dict[str, np.ndarray], label: np.ndarray, like: str
-) -> list[Estimate]:
+def _drifts(spoilt: Found, whole: Found, label: np.ndarray, like: str, videos: np.ndarray | None) -> list[Estimate]:
     both = np.isfinite(label) & np.all([np.isfinite(of[name]) for of in (spoilt, whole) for name in ANSWERED], axis=0)
 
     def apart(seed: int, at: np.ndarray) -> np.ndarray:
         at = at[both[at]]  # of samples that only one side answers there is no difference
         return np.array(_figures(spoilt, label, like, at)) - np.array(_figures(whole, label, like, at))
 
-    return estimates(apart, 1, len(label))
+    return estimates(apart, 1, len(label), videos)

@@ -126,8 +126,7 @@ def _answered(small: pa.Table, by_ev: pa.Table | None, large: pa.Table) -> Answe
     for other in filter(None, (by_ev, large)):
         if other["sample_id"].to_pylist() != ids:
             raise Refused("the small and the large model's answers are to other samples; begin the study anew")
-    rows = [dict(row or ()) for row in (by_ev or small)["signals"].to_pylist()]
-    said = [dict(row or ()) for row in (by_ev or small)["told"].to_pylist()]
+    rows, said = _by_estimator(small, by_ev, "signals"), _by_estimator(small, by_ev, "told")
     there = [name for name in ESTIMATORS if any(name in row for row in rows)]
     return Answered(
         sample_ids=ids,
@@ -142,3 +141,12 @@ def _answered(small: pa.Table, by_ev: pa.Table | None, large: pa.Table) -> Answe
         seconds_ensemble=None if by_ev is None else column(by_ev, "seconds"),
         seconds_large=column(large, "seconds_large"),
     )
+
+
+def _by_estimator(small: pa.Table, by_ev: pa.Table | None, what: str) -> list[dict[str, float]]:
+    """Each sample's doubts by name; what an ensemble says beside what the UBM says alone."""
+    own = [dict(row or ()) for row in small[what].to_pylist()]
+    if by_ev is None:
+        return own
+    ev = [dict(row or ()).get("ev", NAN) for row in by_ev[what].to_pylist()]
+    return [row | {"ev": u} if row else row for row, u in zip(own, ev, strict=True)]

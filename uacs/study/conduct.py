@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
@@ -32,7 +33,7 @@ from uacs.study.layout import Study, identity
 from uacs.study.settings import Fault, LargeModelSettings
 from uacs.study.small import Question
 from uacs.study.trainings import Learning
-from uacs.ubm.estimating import fingerprint
+from uacs.ubm.estimating import fingerprint, load_fitted
 
 
 @contextmanager
@@ -139,7 +140,8 @@ def _train(study: Study, steps: Steps) -> None:
 
     if lacking:
         trainings.train(learning, lacking, told)
-    trainings.learn_of_ensembles(learning, {seed: study.ubm(seed) for seed in settings.seeds})
+    wanted = {seed: study.ubm(seed) for seed in settings.seeds if settings.ensemble_of(seed)}
+    trainings.learn_of_ensembles(learning, wanted)
 
 
 def _answers(study: Study) -> int:
@@ -161,8 +163,7 @@ def _questions(study: Study) -> list[Question]:
     def question(
         seed: int, name: str, there: PreparedDataset, split: str, estimator: str = "cbe", fault: Fault | None = None
     ) -> Question:
-        learned = fingerprints.of_place(study.ubm(seed) / "uncertainty.json")
-        of = fingerprints.of_settings([made[seed, estimator], learned, there.checksum(split), fault])
+        of = fingerprints.of_settings([made[seed, estimator], _learned(study.ubm(seed)), there.checksum(split), fault])
         data = str(places.absolute(there.folder))
         return Question(study.ubm(seed), estimator, data, split, study.small(seed, name), of, fault)
 
@@ -176,6 +177,15 @@ def _questions(study: Study) -> list[Question]:
     for name, other in settings.elsewhere.items():
         found.append(question(first, f"at-{name}", PreparedDataset(other.data), other.split))
     return found
+
+
+def _learned(ubm: Path) -> dict:
+    """What a UBM's estimators have learned, but of an ensemble: that has its own part in a fingerprint."""
+    fitted = load_fitted(ubm)
+    if fitted is None:
+        raise BadInput(f"{ubm}: trained before there were estimators; remove it, and the study trains it again")
+    own = {name: knots for name, knots in fitted.quantiles.items() if name != "ev"}
+    return fitted.model_copy(update={"members": 0, "quantiles": own}).model_dump()
 
 
 def _answer(study: Study, steps: Steps) -> None:

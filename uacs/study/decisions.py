@@ -47,7 +47,9 @@ def decisions(study: Study, view: View, only: list[int] | None = None) -> list[d
     """Each test sample's way through the first seed's cascade, as plain values; `clip` is where a page finds it."""
     cell = view.cells[0]
     test, decision = cell.test, cell.decide("cbe", cell.thresholds("cbe", view.lambda_, view.beta))
-    said = {look.sample.sample_id: look.said for look in looks_of(study, cell, "cbe", study.primary)}
+    recorded = study.settings.large[view.name].recorded  # what such a model was told nobody knows
+    looks = [] if recorded else looks_of(study, cell, "cbe", study.primary)
+    said = {look.sample.sample_id: look.said for look in looks}
     right = metrics.per_sample(decision.prediction, view.label, view.like)["acc2"]
     again = test.y_verify.get("cbe", np.full(len(test.y), np.nan))
     rows = []

@@ -107,5 +107,17 @@ ABLATIONS: dict[str, dict[str, Row]] = {
 VOLUME = {"mosi": (686, 447, 239), "mosei": (4659, 1984, 2675), "sims": (457, 278, 179)}
 """Table IX: test samples, those that the small model settled, those that HumanOmni was asked about."""
 
+MODELS = ("HumanOmni", "VideoLLaMA2")
+
+
+def known_as(model: str) -> str:
+    """A large model's name as the paper has it; its own where the paper does not know it.
+
+    >>> known_as("HumanOmni-7B"), known_as("mine")
+    ('HumanOmni', 'mine')
+    """
+    return next((name for name in MODELS if model.lower().startswith(name.lower())), model)
+
+
 LAMBDA = {"mosi": 0.1, "sims": 0.2}
 """Section IV-H; for MOSEI none is given."""

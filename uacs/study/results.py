@@ -75,7 +75,7 @@ def _with_looks(study: Study, cell: Cell) -> Cell:
     """The cell with what its second looks came to; of recorded answers those that are on record for the entropy."""
     large, size = study.settings.large[cell.name], len(cell.test.y)
     if large.recorded:
-        return _with_recorded(cell, large.model.removeprefix(RECORDED))
+        return _with_recorded(cell, large.model.removeprefix(RECORDED), study.dataset.info.score_range)
     y_verify: dict[str, np.ndarray] = {}
     seconds = np.full(size, np.nan)
     place = {name: i for i, name in enumerate(cell.test.sample_ids)}
@@ -87,20 +87,22 @@ def _with_looks(study: Study, cell: Cell) -> Cell:
                 row = answers.get(look.key)
                 if row and row["y"] is not None:
                     y[place[look.sample.sample_id]] = row["y"]
-                if row and row["seconds"] is not None:
+                own = estimator == "cbe" and hints == study.primary  # whose cascade run time is told of
+                if own and row and row["seconds"] is not None:
                     seconds[place[look.sample.sample_id]] = row["seconds"]
             y_verify[estimator if hints == study.primary else f"hints:{hints}"] = y
     return cell.with_looks(y_verify, seconds)
 
 
-def _with_recorded(cell: Cell, file: str) -> Cell:
+def _with_recorded(cell: Cell, file: str, score_range: tuple[float, float]) -> Cell:
     """Second looks that are on record, for every seed and estimator alike: they were told of another UBM's answers."""
     columns = read_answers(file)
     at = {name: i for i, name in enumerate(columns["sample_id"].tolist())}
     nan = np.full(len(at) + 1, np.nan)
     rows = [at.get(name, len(at)) for name in cell.test.sample_ids]
     y, seconds = (np.append(columns.get(name, nan[:-1]), np.nan)[rows] for name in ("y_verify", "seconds_verify"))
-    return cell.with_looks(dict.fromkeys(cell.estimators, y) if np.isfinite(y).any() else {}, seconds)
+    again = np.clip(y, *score_range)  # as `RecordedAnswers` has it
+    return cell.with_looks(dict.fromkeys(cell.estimators, again) if np.isfinite(y).any() else {}, seconds)
 
 
 def _tables(study: Study, views: list[View], command: str) -> list[Table]:
@@ -113,7 +115,7 @@ def _tables(study: Study, views: list[View], command: str) -> list[Table]:
         tables.ablations(first, study.settings.draws),
         tables.volume(views),
         checks.correlation(first),
-        checks.looks(first, study.settings.hints),
+        checks.looks(first, ["as recorded"] if study.settings.large[first.name].recorded else study.settings.hints),
         carried.table(study, first),
         checks.quality(first),
         checks.calibration(first),

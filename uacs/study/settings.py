@@ -76,12 +76,12 @@ class StudySettings(BaseModel):
     transcripts: bool = Field(True, description="whether the page shows what is said in test clips")
     run: EvaluationSettings = Field(EvaluationSettings(), description="resources, batch_size, chunk_size, decoding ...")
 
-    @field_validator("seeds")
+    @field_validator("seeds", "hints", "faults")
     @classmethod
-    def _once(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("each seed once")
-        return seeds
+    def _once(cls, several: list) -> list:
+        if len(set(several)) < len(several):
+            raise ValueError("each once")
+        return several
 
     @field_validator("large", "elsewhere")
     @classmethod

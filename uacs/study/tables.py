@@ -60,11 +60,13 @@ def comparison(views: Sequence[View]) -> Table:
     own, ours = paper.OWN.get(first.dataset, {}), []
     rows.append(["UBM", *beside(first.scores(first.small, names), names, first, own.get("UBM"))])
     for view in views:
-        rows.append([view.name, *beside(view.scores(view.large, names), names, view, own.get(view.name))])
-        title = f"{UACS} with {view.name}"
+        rows.append(
+            [view.name, *beside(view.scores(view.large, names), names, view, own.get(paper.known_as(view.name)))]
+        )
+        title, theirs = f"{UACS} with {view.name}", own.get(f"{UACS} with {paper.known_as(view.name)}")
         cascade = view.scores(predictions(view.decisions()), names)
         ours.append(len(rows))
-        rows.append([title, *beside(cascade, names, view, own.get(title))])
+        rows.append([title, *beside(cascade, names, view, theirs)])
     number = "III" if chinese else "II"
     cited = " Methods that are cited were not run here." if first.published else ""
     return Table(
@@ -140,8 +142,9 @@ def efficiency(views: Sequence[View]) -> Table:
 def _time_of_paper(own: dict[str, paper.Row], title: str, view: View) -> list[Value]:
     if not view.published:
         return []
-    theirs = own.get(title, {})
-    seconds, alone = theirs.get("seconds"), own.get(view.name, {}).get("seconds")
+    name = paper.known_as(view.name)
+    theirs = own.get(title.replace(view.name, name), {})
+    seconds, alone = theirs.get("seconds"), own.get(name, {}).get("seconds")
     return [seconds / alone if seconds and alone else None, _of_paper(theirs, "acc2"), _of_paper(theirs, "mae")]
 
 
@@ -242,7 +245,7 @@ def _by_chance(view: View, draws: int, names: Sequence[str], theirs: paper.Row |
     of_draws = [_mean_shares([d.prediction for d in seed], view) for seed in drawn]
     of_all = []
     for s, (cell, decision) in enumerate(zip(view.cells, view.decisions(), strict=True)):
-        share = float(np.mean(decision.stage > routing.SMALL))
+        share = float(np.sum(decision.stage > routing.SMALL) / np.isfinite(cell.test.y).sum())
         of_all.append(expected_shares(view, s, cell.thresholds("cbe", view.lambda_, view.beta)[1], share))
     rows: list[list[Value]] = []
     for title, shares in ((f"mean of {draws} draws", of_draws), ("mean of all draws", of_all)):
@@ -254,7 +257,7 @@ def _by_chance(view: View, draws: int, names: Sequence[str], theirs: paper.Row |
         def apart(s: int, at: np.ndarray, scores=scores) -> np.ndarray:
             return scores(s, at, of=("acc2", "mae")) - score(ours[s][at], view.label[at], view.like, ("acc2", "mae"))
 
-        values: list[Value] = [view.share([seed[0] for seed in drawn])]
+        values: list[Value] = [view.share(view.decisions())]
         values += [*view.estimated(scores), *view.estimated(apart)]
         cells = _paper_cells(theirs if shares is of_draws else None, names, view)
         rows.append([f"without uncertainty: at random, {title}", *values, *cells])
@@ -298,9 +301,9 @@ def random_decisions(view: View, draws: int) -> list[list[Decision]]:
         count, n = int(np.sum(ours.stage > routing.SMALL)), len(ours.stage)
         draw = np.random.default_rng(cell.seed)
         tau_large = cell.thresholds("cbe", view.lambda_, view.beta)[1]
-        masks = np.zeros((draws, n), bool)
+        masks, readable = np.zeros((draws, n), bool), np.flatnonzero(np.isfinite(cell.test.y))
         for mask in masks:
-            mask[draw.permutation(n)[:count]] = True
+            mask[draw.permutation(readable)[:count]] = True
         found.append([cell.settle(mask, "cbe", tau_large) for mask in masks])
     return found
 
@@ -326,7 +329,7 @@ def volume(views: Sequence[View]) -> Table:
         small, large, average, verify = np.mean(stages, axis=0)
         asked = large + average + verify
         rows.append([view.name, len(view.label), small, asked, large, average, verify])
-        if view.published and view.name == "HumanOmni":
+        if view.published and paper.known_as(view.name) == "HumanOmni":
             n, kept, asked_paper = paper.VOLUME[view.dataset]
             rows.append(["HumanOmni, paper", n, kept, asked_paper, None, None, None])
     columns = [

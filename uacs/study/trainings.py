@@ -52,7 +52,8 @@ class Learning:
         """
         own = self.settings.model_copy(update={"seed": seed})
         alone = Training(own, whole)
-        if not with_ensemble or (ensemble.is_whole(whole) and self.is_there(alone)):
+        there = ensemble.is_whole(whole) and len(members(whole)) == self.settings.members
+        if not with_ensemble or (there and self.is_there(alone)):
             wanted = [alone]
         else:
             wanted = ensemble.trainings(self.dataset, own, whole)

@@ -48,9 +48,7 @@ class View:
     @cached_property
     def videos(self) -> np.ndarray | None:
         """Which of the `known` samples are of one video, (n,), by numbers; None where there are too few to go by."""
-        names = [video_of(self.cells[0].test.sample_ids[i]) for i in self.known]
-        _, numbers = np.unique(names, return_inverse=True)
-        return numbers if len(set(names)) >= FEWEST_VIDEOS else None
+        return videos_of([self.cells[0].test.sample_ids[i] for i in self.known])
 
     @property
     def like(self) -> str:
@@ -130,7 +128,7 @@ class View:
     @property
     def timed(self) -> bool:
         """Whether the large model's answers carry seconds."""
-        return bool(np.isfinite(self.cells[0].test.seconds_large).any())
+        return bool(np.nansum(self.cells[0].test.seconds_large) > 0)
 
     def seconds(self, decisions: Sequence[Decision] | None = None) -> Estimate | None:
         """Model seconds of the whole test split: of these very samples in the stages that they go through.
@@ -154,6 +152,12 @@ class View:
             return [size * float(np.mean(total[at]))]
 
         return self.estimated(spent)[0]
+
+
+def videos_of(sample_ids: Sequence[str]) -> np.ndarray | None:
+    """Which samples are of one video, (N,), by numbers; None where there are too few videos to go by."""
+    names, numbers = np.unique([video_of(name) for name in sample_ids], return_inverse=True)
+    return numbers if len(names) >= FEWEST_VIDEOS else None
 
 
 def _filled(seconds: np.ndarray) -> np.ndarray:

@@ -20,13 +20,7 @@ def warnings(study: Study, views: list[View]) -> list[str]:
             kept = "its own row is of the others, the cascade keeps y_small there"
             said.append(f"{view.name} has no answer to {lost} of {len(view.label)} test samples: {kept}.")
         if study.settings.large[view.name].recorded:
-            told = (
-                "are on record, and were told of another UBM's answers" if cell.test.y_verify else "are not on record"
-            )
-            stands = "" if cell.test.y_verify else ": where one is due, y_large stands"
-            said.append(
-                f"{view.name}'s answers were recorded elsewhere, to whole clips; its second looks {told}{stands}."
-            )
+            said.append(f"{view.name}'s answers were recorded elsewhere, to whole clips. {_on_record(cell)}")
             continue
         due = sum(int(np.sum(decision.stage == VERIFY)) for decision in view.decisions())
         given = sum(int(np.sum(decision.answer_from == VERIFY)) for decision in view.decisions())
