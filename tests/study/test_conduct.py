@@ -40,9 +40,11 @@ def test_another_question_is_refused_and_a_further_seed_is_added(again):
     study = again(lambda_=0.3)
     with pytest.raises(Refused, match=r"lambda 0\.1, now 0\.3; name a new --out"):
         heard(study)
-    grown = replace(study, settings=study.settings.model_copy(update={"lambda_": None, "seeds": [7, 8, 9]}))
-    steps = [step.partition("  (")[0].partition(" in ")[0] for step in heard(grown)]
-    assert steps == ["trained seed-9/ubm", "answered seed-9/small/valid.parquet", "answered seed-9/small/test.parquet"]
+    more = {"lambda_": None, "seeds": [7, 8, 9], "faults": [*study.settings.faults, "no-text"]}
+    grown = replace(study, settings=study.settings.model_copy(update=more))
+    steps = {step.partition("  (")[0].partition(" in ")[0] for step in heard(grown)}
+    answered = {f"answered seed-{place}.parquet" for place in ("9/small/valid", "9/small/test", "7/small/no-text")}
+    assert steps == {"trained seed-9/ubm", "HumanOmni: no-text"} | answered
 
 
 def test_what_would_fail_after_hours_is_refused_at_once(again, tmp_path):

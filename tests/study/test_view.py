@@ -40,7 +40,6 @@ def answered(n, seed):
         y_large=np.where(right_large, label, -label),
         u_large=np.where(right_large, of_all.uniform(0, 0.6, n), of_all.uniform(0.4, 1, n)),
         seconds_small=np.full(n, 0.01),
-        seconds_ensemble=None,
         seconds_large=of_all.uniform(0.5, 2.0, n),
         y_verify=dict.fromkeys(names, label),
         seconds_verify=np.full(n, 0.5),
@@ -108,15 +107,28 @@ def test_samples_per_component_add_up(view):
 
 def test_a_coins_mean_is_the_mean_of_all_coins():
     view = view_of(n=8, seeds=(1,))
-    cell, count = view.cells[0], 3
+    count = 3
     everyone = []
     for chosen in combinations(range(8), count):
         asked = np.isin(np.arange(8), chosen)
-        everyone.append(metrics.score(cell.settle(asked, "cbe", 0.5).prediction, view.label, "mosi"))
-    shares = tables.expected_shares(view, 0, 0.5, count / 8)
+        everyone.append(metrics.score(view.asking(0, asked).prediction, view.label, "mosi"))
+    shares = tables.expected_shares(view, 0, count / 8)
     found = metrics.of_sums({name: metrics.total(name, of) for name, of in shares.items()}, ("acc2", "mae", "acc7"))
     for name in ("acc2", "mae", "acc7"):
         assert found[name] == pytest.approx(np.mean([scores[name] for scores in everyone]))
+
+
+def test_another_large_model_has_rows_of_its_own(view):
+    other = View("mosi", [Cell(c.seed, "VideoLLaMA2", c.like, c.valid, c.test) for c in view.cells], 0.5, 0.0)
+    assert tables.other_models([view]) is None
+    found = cells_of(tables.other_models([view, other]), "acc2")
+    assert {"HumanOmni", "U-ACS with HumanOmni", "VideoLLaMA2", "U-ACS with VideoLLaMA2", "difference"} == found.keys()
+    gain = found["U-ACS with VideoLLaMA2"].value - found["VideoLLaMA2"].value
+    assert found["difference"].value == pytest.approx(gain)  # the last one's, all being answered
+    paper = cells_of(tables.comparison([view, other]), "acc2_paper")
+    assert paper["U-ACS with VideoLLaMA2"] == pytest.approx(0.905)
+    times = cells_of(tables.efficiency([view, other]), "relative_paper")
+    assert times["U-ACS with VideoLLaMA2"] == pytest.approx(520.41 / 1046.23) and len(times) == 5
 
 
 def test_draws_come_to_the_closed_form(view):

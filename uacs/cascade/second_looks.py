@@ -19,27 +19,27 @@ SAME = 0.05
 
 
 @dataclass(frozen=True)
-class Ending:
-    """Another way to end: its acc2 and mae on the samples, and the second look's less its own with 95 % intervals."""
-
-    values: dict[str, float]
-    gained: dict[str, tuple[float, float, float]]
-
-
-@dataclass(frozen=True)
 class SecondLooks:
     """Of n second looks how many changed y_large's polarity, corrected a wrong one, spoiled a right one (as Acc2 counts
-    them), repeated y_small's or y_large's score, or lay strictly between both; what they score, and what else would."""
+    them), repeated y_small's or y_large's score, or lay strictly between both.
 
-    n: int
+    at (n,) are their places among the samples; endings are the answers (n,) of the looks (`verify`), and those that
+    would have stood instead: `large`, `average`, `small`.
+    """
+
+    at: np.ndarray
+    endings: dict[str, np.ndarray]
     changed: int
     corrected: int
     spoiled: int
     like_small: int
     like_large: int
     between: int
-    values: dict[str, float]
-    instead: dict[str, Ending]
+
+    @property
+    def n(self) -> int:
+        """How many there were."""
+        return len(self.at)
 
 
 def second_looks(answers: Answers, label: np.ndarray, dataset: str, tau_small: float, tau_large: float) -> SecondLooks:
@@ -48,32 +48,16 @@ def second_looks(answers: Answers, label: np.ndarray, dataset: str, tau_small: f
     at = np.flatnonzero((decision.stage == routing.VERIFY) & np.isfinite(answers.y_verify))
     small, large, again = (y[at] for y in (answers.y_small, answers.y_large, answers.y_verify))
     average = routing.weighted_average(small, answers.u_small[at], large, answers.u_large[at])
-    scored = {
-        name: metrics.per_sample(y, label[at], dataset)
-        for name, y in (("verify", again), ("large", large), ("average", average), ("small", small))
-    }
-    ours, before = scored.pop("verify"), scored["large"]["acc2"]
+    before, after = (metrics.per_sample(y, label[at], dataset)["acc2"] for y in (large, again))
     like_small, like_large = (np.abs(again - y) < SAME for y in (small, large))
     inside = (np.minimum(small, large) < again) & (again < np.maximum(small, large))
     return SecondLooks(
-        n=len(at),
+        at=at,
+        endings={"verify": again, "large": large, "average": average, "small": small},
         changed=int(np.sum(polarity(again) != polarity(large))),
-        corrected=int(np.sum((before == 0) & (ours["acc2"] == 1))),
-        spoiled=int(np.sum((before == 1) & (ours["acc2"] == 0))),
+        corrected=int(np.sum((before == 0) & (after == 1))),
+        spoiled=int(np.sum((before == 1) & (after == 0))),
         like_small=int(np.sum(like_small)),
         like_large=int(np.sum(like_large)),
         between=int(np.sum(inside & ~like_small & ~like_large)),
-        values=_means(ours),
-        instead={name: _ending(ours, theirs) for name, theirs in scored.items()},
     )
-
-
-def _ending(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> Ending:
-    apart = {name: ours[name] - theirs[name] for name in ours}
-    gained = {name: (_means(apart)[name], *metrics.bootstrap(values)) for name, values in apart.items()}
-    return Ending(_means(theirs), gained)
-
-
-def _means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    """NaN where nothing counts."""
-    return {name: float(np.nanmean(of)) if np.isfinite(of).any() else float("nan") for name, of in values.items()}

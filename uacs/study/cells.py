@@ -35,7 +35,6 @@ class Answered:
     y_large: np.ndarray
     u_large: np.ndarray
     seconds_small: np.ndarray
-    seconds_ensemble: np.ndarray | None
     seconds_large: np.ndarray
     y_verify: dict[str, np.ndarray] = field(default_factory=dict)
     seconds_verify: np.ndarray | None = None
@@ -138,7 +137,6 @@ def _answered(small: pa.Table, by_ev: pa.Table | None, large: pa.Table) -> Answe
         y_large=column(large, "y_large"),
         u_large=column(large, "u_large"),
         seconds_small=column(small, "seconds"),
-        seconds_ensemble=None if by_ev is None else column(by_ev, "seconds"),
         seconds_large=column(large, "seconds_large"),
     )
 

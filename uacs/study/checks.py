@@ -10,23 +10,25 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from uacs import datasets, metrics
-from uacs.cascade import deferral, doubt_quality, routing
+from uacs.cascade import deferral, doubt_quality
 from uacs.cascade.intervals import Estimate
 from uacs.cascade.objectives import Objective
-from uacs.cascade.second_looks import second_looks
+from uacs.cascade.second_looks import SecondLooks, second_looks
 from uacs.cascade.uncertainty import training_class
 from uacs.errors import BadInput
 from uacs.report.tables import Cell as Value
 from uacs.report.tables import Column, Kind, Table
 from uacs.study.cells import Cell
 from uacs.study.tables import expected_shares
-from uacs.study.view import View, score
+from uacs.study.view import View, score, score_of_shares
 
 SHARES = tuple(np.arange(10, 61, 10) / 100)
 NEAR = 1 / 6
 """Of the greatest score: labels nearer to 0 than this count as near 0, half a point where scores go to 3."""
 NAMES = ("acc2", "mae")
 ENTROPY = "entropy (cbe)"
+RIVALS = ("large", "average", "small")
+"""Whose answers might stand instead of second looks."""
 AGAINST: tuple[tuple[str, str, Kind], ...] = (("acc2", "Acc2, points", "points"), ("mae", "MAE", "difference"))
 APGR, QNC = (5, 6), 7  # places among the figures of `quality`
 SUREST = 0.25
@@ -62,7 +64,7 @@ def correlation(view: View) -> Table:
                 float(np.nanmean(wrong[sure])),
             ]
 
-        return [name + _of_seeds(of, view), *of.estimated(figures)]
+        return [name + of.seeds_of(view), *of.estimated(figures)]
 
     return Table(
         "check-correlation",
@@ -121,7 +123,7 @@ def quality(view: View) -> Table:
         for at, gap in zip(APGR, gaps, strict=True):
             if not gap.sure:
                 found[at] = None
-        return [name + _of_seeds(of, view), *found]
+        return [name + of.seeds_of(view), *found]
 
     gaps = view.gains(view.large, view.small, NAMES)
 
@@ -192,16 +194,17 @@ def looks(view: View, wordings: Sequence[str]) -> Table | None:
     for wording in wordings:
         said = "cbe" if wording == wordings[0] else f"hints:{wording}"
         found = []
-        for cell in view.cells if all(said in cell.test.y_verify for cell in view.cells) else []:
-            taus = cell.thresholds("cbe", view.lambda_, view.beta)
-            found.append(second_looks(cell.test.answers("cbe", said), view.label, view.like, *taus))
+        for cell, taus in zip(view.cells, view.taus, strict=True):
+            if said in cell.test.y_verify:
+                found.append(second_looks(cell.test.answers("cbe", said), view.label, view.like, *taus))
         if not any(looked.n for looked in found):
             continue
         counts = np.mean(
             [[f.n, f.changed, f.corrected, f.spoiled, f.like_small, f.like_large, f.between] for f in found], axis=0
         )
         of = view.where([looked.n > 0 for looked in found])
-        rows.append([wording + _of_seeds(of, view), *counts.tolist(), *_against(of, said)])
+        gains = _against(of, [looked for looked in found if looked.n])
+        rows.append([wording + of.seeds_of(view), *counts.tolist(), *gains])
     if not rows:
         return None
     return Table(
@@ -218,7 +221,7 @@ def looks(view: View, wordings: Sequence[str]) -> Table | None:
             Column("between", "between both", "mean"),
             *(
                 Column(f"{metric}_{rival}", f"{title}, against {rival}", kind)
-                for rival in ("large", "average", "small")
+                for rival in RIVALS
                 for metric, title, kind in AGAINST
             ),
         ],
@@ -228,33 +231,22 @@ def looks(view: View, wordings: Sequence[str]) -> Table | None:
     )
 
 
-def _against(view: View, said: str) -> list[Estimate]:
-    """The whole test split's gain by second looks, over other ways to end, told on the samples that were due."""
-    rivals = {
-        "large": lambda cell: cell.test.y_large,
-        "average": lambda cell: routing.weighted_average(
-            cell.test.y, cell.test.u["cbe"], cell.test.y_large, cell.test.u_large
-        ),
-        "small": lambda cell: cell.test.y,
-    }
-    decisions = [cell.decide("cbe", cell.thresholds("cbe", view.lambda_, view.beta), said) for cell in view.cells]
-    due = [
-        (d.stage == routing.VERIFY) & np.isfinite(c.test.y_verify[said])
-        for d, c in zip(decisions, view.cells, strict=True)
-    ]
-    found = []
-    for rival in rivals.values():
-        others = [rival(cell) for cell in view.cells]
+def _against(view: View, found: Sequence[SecondLooks]) -> list[Estimate]:
+    """What the looks of each seed score, less what would have stood instead, on the same samples."""
+    gains = []
+    for rival in RIVALS:
 
-        def figures(s: int, at: np.ndarray, others=others) -> np.ndarray:
-            chosen = at[due[s][at]]
-            if not len(chosen):
-                return np.full(2, np.nan)  # an interval that rests on a few looks is none
-            ours = score(view.cells[s].test.y_verify[said][chosen], view.label[chosen], view.like, ("acc2", "mae"))
-            return ours - score(others[s][chosen], view.label[chosen], view.like, ("acc2", "mae"))
+        def figures(s: int, at: np.ndarray, rival=rival) -> np.ndarray:
+            looked = found[s]
+            kept = np.isin(looked.at, at)
+            if not kept.any():
+                return np.full(len(NAMES), np.nan)  # an interval that rests on a few looks is none
+            label = view.label[looked.at[kept]]
+            ours, theirs = (looked.endings[ending][kept] for ending in ("verify", rival))
+            return score(ours, label, view.like, NAMES) - score(theirs, label, view.like, NAMES)
 
-        found += view.estimated(figures)
-    return found
+        gains += view.estimated(figures)
+    return gains
 
 
 def against_chance(view: View, shares: Sequence[float] = SHARES) -> Table:
@@ -262,16 +254,13 @@ def against_chance(view: View, shares: Sequence[float] = SHARES) -> Table:
     rows: list[list[Value]] = []
     for share in shares:
         by_doubt, by_chance = [], []
+        count = round(share * len(view.label))
         for s, cell in enumerate(view.cells):
-            tau_large = cell.thresholds("cbe", view.lambda_, view.beta)[1]
-            count = round(share * len(view.label))
-            asked = cell.most_doubtful(cell.test.u["cbe"], count)
-            by_doubt.append(cell.settle(asked, "cbe", tau_large).prediction)
-            by_chance.append(expected_shares(view, s, tau_large, count / len(view.label)))
+            by_doubt.append(view.first(s, cell.test.u["cbe"], count).prediction)
+            by_chance.append(expected_shares(view, s, count / len(view.label)))
 
         def coin(s: int, at: np.ndarray, by_chance=by_chance) -> np.ndarray:
-            found = metrics.of_sums({n: metrics.total(n, v[at]) for n, v in by_chance[s].items()}, NAMES)
-            return np.array([found[name] for name in NAMES], float)
+            return score_of_shares(by_chance[s], at, NAMES)
 
         def apart(s: int, at: np.ndarray, by_doubt=by_doubt, coin=coin) -> np.ndarray:
             return score(by_doubt[s][at], view.label[at], view.like, NAMES) - coin(s, at)
@@ -361,7 +350,3 @@ def _error(y: np.ndarray, view: View) -> np.ndarray:
 def _gain(cell: Cell, objective: Objective) -> np.ndarray:
     learned, _ = deferral.fit(cell.recording, objective, cell.seed)
     return learned.gain(cell.test.y, cell.test.u["cbe"], cell.test.p)
-
-
-def _of_seeds(of: View, all_of: View) -> str:
-    return "" if len(of.cells) == len(all_of.cells) else f" (seeds: {len(of.cells)})"

@@ -7,10 +7,9 @@ import numpy as np
 from uacs import metrics
 from uacs.cascade import doubt_quality
 from uacs.report.study_figures import Bars, Curve, Sweep
-from uacs.study.cells import Cell
 from uacs.study.checks import NEAR, probabilities, top
 from uacs.study.tables import expected_shares
-from uacs.study.view import View, predictions, score
+from uacs.study.view import View, predictions, score, score_of_shares
 
 LAMBDAS = np.arange(1, 11) / 10
 ASKED = np.arange(0, 101, 5) / 100
@@ -46,7 +45,9 @@ def budget(view: View) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {name: [] for name in NAMES}
     for estimator in (name for name in DRAWN if name in view.estimators):
         of = view.having(estimator)
-        answers = [[_at_share(cell, cell.test.u[estimator], share, of) for cell in of.cells] for share in ASKED]
+        counts = [round(share * len(view.label)) for share in ASKED]
+        doubts = [cell.test.u[estimator] for cell in of.cells]
+        answers = [[of.first(s, doubt, count).prediction for s, doubt in enumerate(doubts)] for count in counts]
         if estimator == "cbe":
             points = [of.scores(answer, NAMES) for answer in answers]
             for name, column in zip(NAMES, zip(*points, strict=True), strict=True):
@@ -62,38 +63,24 @@ def budget(view: View) -> dict[str, list[Curve]]:
     return found
 
 
-def _at_share(cell: Cell, doubt: np.ndarray, share: float, view: View) -> np.ndarray:
-    tau_large = cell.thresholds("cbe", view.lambda_, view.beta)[1]
-    asked = cell.most_doubtful(doubt, round(share * len(view.label)))
-    return cell.settle(asked, "cbe", tau_large).prediction
-
-
 def _means(view: View, answers: Sequence[np.ndarray]) -> np.ndarray:
     at = view.known
     return np.mean([score(y[at], view.label[at], view.like, NAMES) for y in answers], axis=0)
 
 
 def _of_chance(view: View, share: float) -> np.ndarray:
-    values = []
-    for s, cell in enumerate(view.cells):
-        shares = expected_shares(view, s, cell.thresholds("cbe", view.lambda_, view.beta)[1], float(share))
-        sums = {name: metrics.total(name, of[view.known]) for name, of in shares.items()}
-        found = metrics.of_sums(sums, NAMES)
-        values.append([found[name] for name in NAMES])
-    return np.mean(values, axis=0)
+    seeds = range(len(view.cells))
+    return np.mean([score_of_shares(expected_shares(view, s, float(share)), view.known, NAMES) for s in seeds], axis=0)
 
 
 def _of_oracle(view: View, share: float, name: str) -> float:
-    values = []
-    for cell in view.cells:
-        tau_large = cell.thresholds("cbe", view.lambda_, view.beta)[1]
-        fates = [cell.settle(np.full(len(view.label), asked), "cbe", tau_large).prediction for asked in (False, True)]
-        kept, asked = (metrics.per_sample(fate, view.label, view.like)[name] for fate in fates)
-        gain = np.nan_to_num(asked - kept if name == "acc2" else kept - asked)
+    values, at = [], view.known
+    for s, cell in enumerate(view.cells):
+        kept, asked = view.fates(s)
+        before, after = (metrics.per_sample(fate, view.label, view.like)[name] for fate in (kept, asked))
+        gain = np.nan_to_num(after - before if name == "acc2" else before - after)
         chosen = cell.most_doubtful(gain, round(share * len(view.label)))
-        values.append(
-            score(np.where(chosen, fates[1], fates[0])[view.known], view.label[view.known], view.like, (name,))
-        )
+        values.append(score(np.where(chosen, asked, kept)[at], view.label[at], view.like, (name,)))
     return float(np.mean(values))
 
 

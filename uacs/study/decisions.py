@@ -21,7 +21,7 @@ LONGEST = 400
 def story(study: Study, view: View) -> Story | None:
     """Figure 5: the way of the sample whose second look gained most, or else of the most doubtful that was asked."""
     cell = view.cells[0]
-    test, taus = cell.test, cell.thresholds("cbe", view.lambda_, view.beta)
+    test, taus = cell.test, view.taus[0]
     decision = cell.decide("cbe", taus)
     error = np.abs(test.y_large - test.label) - np.abs(decision.prediction - test.label)
     looked = (decision.stage == VERIFY) & (decision.answer_from == VERIFY) & np.isfinite(error)
@@ -46,7 +46,7 @@ def story(study: Study, view: View) -> Story | None:
 def decisions(study: Study, view: View, only: list[int] | None = None) -> list[dict]:
     """Each test sample's way through the first seed's cascade, as plain values; `clip` is where a page finds it."""
     cell = view.cells[0]
-    test, decision = cell.test, cell.decide("cbe", cell.thresholds("cbe", view.lambda_, view.beta))
+    test, decision = cell.test, cell.decide("cbe", view.taus[0])
     recorded = study.settings.large[view.name].recorded  # what such a model was told nobody knows
     looks = [] if recorded else looks_of(study, cell, "cbe", study.primary)
     said = {look.sample.sample_id: look.said for look in looks}

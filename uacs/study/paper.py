@@ -117,7 +117,3 @@ def known_as(model: str) -> str:
     ('HumanOmni', 'mine')
     """
     return next((name for name in MODELS if model.lower().startswith(name.lower())), model)
-
-
-LAMBDA = {"mosi": 0.1, "sims": 0.2}
-"""Section IV-H; for MOSEI none is given."""

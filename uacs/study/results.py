@@ -72,7 +72,7 @@ def view(study: Study, name: str) -> View:
 
 
 def _with_looks(study: Study, cell: Cell) -> Cell:
-    """The cell with what its second looks came to; of recorded answers those that are on record for the entropy."""
+    """The cell with what its second looks came to."""
     large, size = study.settings.large[cell.name], len(cell.test.y)
     if large.recorded:
         return _with_recorded(cell, large.model.removeprefix(RECORDED), study.dataset.info.score_range)

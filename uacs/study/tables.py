@@ -11,7 +11,8 @@ from uacs.records import STAGES, Decision
 from uacs.report.tables import Cell as Value
 from uacs.report.tables import Column, Kind, Table
 from uacs.study import paper
-from uacs.study.view import View, predictions, score
+from uacs.study.cells import Cell
+from uacs.study.view import View, predictions, score, score_of_shares
 
 HEADINGS = {"acc7": "Acc7", "acc5": "Acc5", "acc3": "Acc3", "acc2": "Acc2", "f1": "F1", "mae": "MAE", "corr": "Corr"}
 UACS = "U-ACS"
@@ -196,10 +197,9 @@ def ablations(view: View, draws: int) -> Table:
 
     def row(of: View, title: str, decisions: Sequence[Decision], key: str | None = None) -> list[Value]:
         answers, ours = predictions(decisions), predictions(of.decisions())
-        seeds = "" if len(of.cells) == len(view.cells) else f" (seeds: {len(of.cells)})"
         gains: list[Value] = [None, None] if key == "cbe" else [*of.gains(answers, ours, ("acc2", "mae"))]
         scores: list[Value] = [of.share(decisions), *of.scores(answers, names)]
-        return [title + seeds, *scores, *gains, *_paper_cells(theirs.get(key or ""), names, view)]
+        return [title + of.seeds_of(view), *scores, *gains, *_paper_cells(theirs.get(key or ""), names, view)]
 
     cascade = view.decisions()
     rows = [row(view, f"{UACS}: entropy (cbe)", cascade, "cbe")]
@@ -246,13 +246,12 @@ def _by_chance(view: View, draws: int, names: Sequence[str], theirs: paper.Row |
     of_all = []
     for s, (cell, decision) in enumerate(zip(view.cells, view.decisions(), strict=True)):
         share = float(np.sum(decision.stage > routing.SMALL) / np.isfinite(cell.test.y).sum())
-        of_all.append(expected_shares(view, s, cell.thresholds("cbe", view.lambda_, view.beta)[1], share))
+        of_all.append(expected_shares(view, s, share))
     rows: list[list[Value]] = []
     for title, shares in ((f"mean of {draws} draws", of_draws), ("mean of all draws", of_all)):
 
         def scores(s: int, at: np.ndarray, shares=shares, of: Sequence[str] = names) -> np.ndarray:
-            found = metrics.of_sums({name: metrics.total(name, values[at]) for name, values in shares[s].items()}, of)
-            return np.array([found[name] for name in of], float)
+            return score_of_shares(shares[s], at, of)
 
         def apart(s: int, at: np.ndarray, scores=scores) -> np.ndarray:
             return scores(s, at, of=("acc2", "mae")) - score(ours[s][at], view.label[at], view.like, ("acc2", "mae"))
@@ -264,14 +263,12 @@ def _by_chance(view: View, draws: int, names: Sequence[str], theirs: paper.Row |
     return rows
 
 
-def expected_shares(view: View, s: int, tau_large: float, share: float) -> metrics.Shares:
+def expected_shares(view: View, s: int, share: float) -> metrics.Shares:
     """What each sample adds to the sums of a seed's metrics if a coin asks about a share of them, (N,) by name.
 
     Of metrics that are means of what samples add, accuracies and MAE, this is the mean over all coins.
     """
-    cell = view.cells[s]
-    fates = [cell.settle(np.full(len(view.label), asked), "cbe", tau_large).prediction for asked in (False, True)]
-    kept, asked = (_shares(fate, view) for fate in fates)
+    kept, asked = (_shares(fate, view) for fate in view.fates(s))
     return {name: (1 - share) * kept[name] + share * asked[name] for name in kept}
 
 
@@ -297,18 +294,16 @@ def _paper_cells(theirs: paper.Row | None, names: Sequence[str], view: View) -> 
 def random_decisions(view: View, draws: int) -> list[list[Decision]]:
     """For each seed, cascades in which a coin takes as many samples as the entropy does."""
     found = []
-    for cell, ours in zip(view.cells, view.decisions(), strict=True):
-        count, n = int(np.sum(ours.stage > routing.SMALL)), len(ours.stage)
-        draw = np.random.default_rng(cell.seed)
-        tau_large = cell.thresholds("cbe", view.lambda_, view.beta)[1]
-        masks, readable = np.zeros((draws, n), bool), np.flatnonzero(np.isfinite(cell.test.y))
+    for s, (cell, ours) in enumerate(zip(view.cells, view.decisions(), strict=True)):
+        count, draw = int(np.sum(ours.stage > routing.SMALL)), np.random.default_rng(cell.seed)
+        masks, readable = np.zeros((draws, len(ours.stage)), bool), np.flatnonzero(np.isfinite(cell.test.y))
         for mask in masks:
             mask[draw.permutation(readable)[:count]] = True
-        found.append([cell.settle(mask, "cbe", tau_large) for mask in masks])
+        found.append([view.asking(s, mask) for mask in masks])
     return found
 
 
-def _average(cell) -> np.ndarray:
+def _average(cell: Cell) -> np.ndarray:
     test = cell.test
     return routing.weighted_average(test.y, test.u["cbe"], test.y_large, test.u_large)
 

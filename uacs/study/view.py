@@ -59,6 +59,10 @@ class View:
         """The same of the seeds whose UBM has an estimator: of an ensemble there may be fewer."""
         return replace(self, cells=[cell for cell in self.cells if estimator in cell.test.u])
 
+    def seeds_of(self, all_of: "View") -> str:
+        """What a row's name says behind it where fewer seeds stand behind the row than behind all."""
+        return "" if len(self.cells) == len(all_of.cells) else f" (seeds: {len(self.cells)})"
+
     @property
     def estimators(self) -> list[str]:
         """Those that some seed's UBM has."""
@@ -84,19 +88,32 @@ class View:
         """The large model's answers, the same for all seeds."""
         return [cell.test.y_large for cell in self.cells]
 
-    def decisions(self, estimator: str = "cbe", said: str | None = None) -> list[Decision]:
+    @cached_property
+    def taus(self) -> list[tuple[float, float]]:
+        """tau_small and tau_large of each seed, by entropy."""
+        return [cell.thresholds("cbe", self.lambda_, self.beta) for cell in self.cells]
+
+    def decisions(self, estimator: str = "cbe") -> list[Decision]:
         """The cascade of each seed at its own thresholds."""
-        return [
-            cell.decide(estimator, cell.thresholds(estimator, self.lambda_, self.beta), said) for cell in self.cells
-        ]
+        return [cell.decide(estimator, cell.thresholds(estimator, self.lambda_, self.beta)) for cell in self.cells]
+
+    def asking(self, s: int, asked: np.ndarray) -> Decision:
+        """The entropy's cascade of a seed, if those are asked whom a mask (N,) names."""
+        return self.cells[s].settle(asked, "cbe", self.taus[s][1])
+
+    def first(self, s: int, doubt: np.ndarray, count: int) -> Decision:
+        """The same, if so many are asked whose doubt (N,) is greatest."""
+        return self.asking(s, self.cells[s].most_doubtful(doubt, count))
+
+    def fates(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """What a seed's samples are answered if none is asked about, and if all are, (N,) each."""
+        nobody, everyone = (self.asking(s, np.full(len(self.label), asked)).prediction for asked in (False, True))
+        return nobody, everyone
 
     def matched(self, doubts: Sequence[np.ndarray]) -> list[Decision]:
         """The entropy's cascade of each seed, but that those are asked whom another doubt (N,) puts first, as many."""
-        found = []
-        for cell, doubt, ours in zip(self.cells, doubts, self.decisions(), strict=True):
-            asked = cell.most_doubtful(doubt, int(np.sum(ours.stage > SMALL)))
-            found.append(cell.settle(asked, "cbe", cell.thresholds("cbe", self.lambda_, self.beta)[1]))
-        return found
+        asked = [int(np.sum(ours.stage > SMALL)) for ours in self.decisions()]
+        return [self.first(s, doubt, count) for s, (doubt, count) in enumerate(zip(doubts, asked, strict=True))]
 
     def scores(self, predictions: Predictions, names: Sequence[str]) -> list[Estimate]:
         """Metrics of answers, over the samples that have one."""
@@ -121,9 +138,9 @@ class View:
 
         return estimates(of, len(self.cells), len(known), self.videos)
 
-    def share(self, decisions: Sequence[Decision], least: int = SMALL + 1) -> Estimate:
-        """Of the samples, those that went on to the large model, or to a later stage."""
-        return self.estimated(lambda s, at: [np.mean(decisions[s].stage[at] >= least)])[0]
+    def share(self, decisions: Sequence[Decision]) -> Estimate:
+        """Of the samples, those that went on to the large model."""
+        return self.estimated(lambda s, at: [np.mean(decisions[s].stage[at] > SMALL)])[0]
 
     @property
     def timed(self) -> bool:
@@ -178,3 +195,9 @@ def score(prediction: np.ndarray, label: np.ndarray, like: str, names: Sequence[
         return np.full(len(names), np.nan)
     found = metrics.score(prediction[answered], label[answered], like)
     return np.array([found[name] for name in names])
+
+
+def score_of_shares(shares: metrics.Shares, at: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Metrics of what samples add to their sums (N,), over some of the samples."""
+    found = metrics.of_sums({name: metrics.total(name, values[at]) for name, values in shares.items()}, names)
+    return np.array([found[name] for name in names], float)
