@@ -128,7 +128,8 @@ def _tables(study: Study, views: list[View], command: str) -> list[Table]:
 def _command(study: Study, table: Table, command: str) -> str:
     """What makes a table, or the part of it that a command tells by itself."""
     name = study.settings.main
-    run, calibration, beta = study.run(name, "baseline"), study.run(name, "calibration"), study.settings.beta
+    run, calibration = (_as_typed(study.run(name, what)) for what in ("baseline", "calibration"))
+    beta = study.settings.beta
     single = {
         "table-ii": f"uacs report {run}",
         "table-iii": f"uacs report {run}",
@@ -137,6 +138,11 @@ def _command(study: Study, table: Table, command: str) -> str:
         "table-ix": f"uacs report {run}",
     }.get(table.key)
     return f"{command}; of seed {study.settings.seeds[0]} alone: {single}" if single else command
+
+
+def _as_typed(place: Path) -> Path:
+    """A path as a person here would type it."""
+    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 
 
 def _pictures(study: Study, view: View) -> list[Drawn]:
