@@ -1,17 +1,26 @@
 # make demo   sets up .venv and runs the cascade on a corpus that it generates
 # make test   sets up .venv and runs formatting, types and tests
+# make bench  measures how fast all of it is, on what the demo left; PARTS="small pool" for some of it
 #
 # TORCH_INDEX may name an index of PyTorch builds, as the one for CPU: without it pip may bring CUDA's.
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 OUT ?= runs/demo
+BENCH ?= runs/bench
+PARTS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-cluster check format clean
+.PHONY: demo bench test test-cluster check format clean
 
 demo: .venv/installed
+	$(BIN)/uacs demo --out $(OUT)
+
+bench: .venv/installed-bench $(OUT)/serve.yaml
+	$(BIN)/python -m benchmarks.speed --out $(BENCH) --demo $(OUT) $(if $(PARTS),--parts $(PARTS))
+
+$(OUT)/serve.yaml: | .venv/installed
 	$(BIN)/uacs demo --out $(OUT)
 
 test: check
@@ -38,6 +47,10 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed-dev
+	$(PIP) --editable '.[dev,bench]'
 	@touch $@
 
 clean:

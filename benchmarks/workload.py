@@ -1,6 +1,7 @@
 """A dataset of any size with text and short features, a tiny UBM and recorded answers: what the benchmarks run on."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ def recorded(folder: Path, data: PreparedDataset, seed: int = 1) -> str:
     return f"recorded:{path}"
 
 
-def large(folder: Path, data: PreparedDataset) -> str:
-    """A tiny Qwen2.5-Omni that reads text alone, trained for a minute so that it answers with numbers."""
+def large(folder: Path, data: PreparedDataset, width: int = 128, layers: int = 3, epochs: int = 6) -> str:
+    """A small Qwen2.5-Omni that reads text alone, trained for a minute so that it answers with numbers."""
     out = folder / "mllm"
     if not (out / "config.json").exists():
         from uacs.mllm import prompts, tiny_omni
@@ -55,8 +56,9 @@ def large(folder: Path, data: PreparedDataset) -> str:
 
         samples, score_range = list(data.samples("train")), data.info.score_range
         texts = (s.text for s in samples if s.text)
-        tiny_omni.create(folder / "untrained", texts, prompts.phrases(score_range), tiny_omni.TinySettings())
-        settings = mllm_training.TrainingSettings(epochs=6, threads=1)
+        sizes = tiny_omni.TinySettings(width=width, layers=layers)
+        tiny_omni.create(folder / "untrained", texts, prompts.phrases(score_range), sizes)
+        settings = mllm_training.TrainingSettings(epochs=epochs, threads=os.cpu_count() or 1)
         mllm_training.train(folder / "untrained", samples, out, settings, score_range)
     return str(out)
 

@@ -34,7 +34,7 @@ class EvaluationSettings(BaseModel):
     mllm: MllmSettings = MllmSettings()
     verifier: MllmSettings | None = Field(None, description="the verifier's, where they are not the large model's")
     estimator: str | None = Field(None, description="of the UBM's uncertainty; its own")
-    batch_size: int = Field(64, ge=1, description="samples the UBM answers at once")
+    batch_size: int = Field(256, ge=1, description="samples the UBM answers at once")
     chunk_size: int = Field(32, ge=1, description="escalated samples that go to the large model in one call")
     threads: int = Field(1, ge=1, description="torch threads of each UBM actor on CPU")
     decoding: RunClips = RunClips()

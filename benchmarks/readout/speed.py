@@ -81,16 +81,22 @@ def answer_ids(answer: str) -> list[int]:
     return [signs.get(sign) or DIGITS[int(sign)] for sign in answer] + [END]
 
 
-@torch.inference_mode()
-def line(model: Qwen2ForCausalLM, length: int, rows: int, repeats: int) -> str:
-    """One case's row of the table."""
-    device = model.device
+def prompts(length: int, rows: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Random tokens of both stages: the second goes on from the first but for its last words."""
     draw = torch.Generator().manual_seed(length + rows)
     body, tail, hints = (
         torch.randint(100, VOCABULARY, (rows, n), generator=draw).tolist() for n in (length - TAIL, TAIL, HINTS)
     )
     first = [one + two for one, two in zip(body, tail, strict=True)]
     second = [[*one, 99, *two, *three[-ENDING:]] for one, two, three in zip(body, hints, tail, strict=True)]
+    return first, second
+
+
+@torch.inference_mode()
+def line(model: Qwen2ForCausalLM, length: int, rows: int, repeats: int) -> str:
+    """One case's row of the table."""
+    device = model.device
+    first, second = prompts(length, rows)
     reads: dict[str, ReadOut] = {
         "trie": OverTrie(answer_ids, {END}, RANGE, device),
         "head": FromHead(Head(model.config.hidden_size, 3.0).to(device), RANGE),

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -37,3 +39,11 @@ def test_what_a_killed_process_left_is_removed_and_what_is_used_stays(monkeypatc
         assert [path.name for path in base.iterdir()] == ["uacs-other"]
     finally:
         shutil.rmtree(base)
+
+
+@pytest.mark.parametrize("room", ["evaluation", "pipeline", "clips"])
+def test_who_holds_no_model_loads_no_torch(room):
+    """Drivers, and workers that read, look at clips or wait: seconds of each one's start."""
+    told = f"import sys, uacs.cluster.{room}; sys.exit(' '.join({{'torch', 'transformers'}} & sys.modules.keys()) or 0)"
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr

@@ -13,6 +13,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeat
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import uacs.mllm
+from tests import threads
 from tests.mllm.conftest import close
 from uacs.errors import BadInput
 from uacs.mllm import MllmSettings, Towers
@@ -362,3 +363,8 @@ def test_four_bit_weights_answer_too_and_say_what_they_need(build, trained, samp
 def test_towers_that_it_would_not_take_are_refused(build, trained):
     with pytest.raises(BadInput, match=r"a Qwen2\.5-Omni has its towers in it; leave mllm\.towers away"):
         build(trained, towers=Towers(gate="bert"))
+
+
+def test_it_works_with_its_threads_in_whichever_thread_it_is_asked(trained, samples):
+    predictor = LargePredictor(str(trained), MllmSettings(threads=3), RANGE)
+    assert threads.of_products(predictor.decoder, lambda: predictor.answer(samples[:2])) == {3}

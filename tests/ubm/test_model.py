@@ -106,3 +106,19 @@ def test_the_loss_is_squared_error_plus_cross_entropy_by_hand():
     assert loss.item() == pytest.approx((1 + 0.25) / 2 + (-np.log(0.5) - np.log(0.8)) / 2)
     # (|0.25 - |1 - 2|| + |1.5 - |-1 + 1.5||) / 2
     assert foreseen.item() == pytest.approx((0.75 + 1.0) / 2)
+
+
+def test_rows_of_all_lengths_are_read_as_each_alone_and_with_little_padding(built):
+    model, _ = built
+    samples = [sample(f"s{n}", "good " * n) for n in (30, 1, 17, 2, 29, 1, 16, 30) * 8]
+    read = []
+    hook = model.encoders["text"].bert.register_forward_pre_hook(
+        lambda _, args, asked: read.append(tuple(asked["input_ids"].shape)), with_kwargs=True
+    )
+    together = answers(built, samples)
+    hook.remove()
+    alone = np.concatenate([answers(built, [one]) for one in samples])
+    assert together == pytest.approx(alone, abs=1e-5)
+    words = sum(min(len(one.text.split()) + 2, 32) for one in samples)
+    assert sum(rows * length for rows, length in read) < 1.1 * words
+    assert len(read) < len(samples)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests import threads
 from uacs.cascade.uncertainty import entropy
 from uacs.errors import BadInput
 from uacs.records import Sample
@@ -115,3 +116,8 @@ def test_a_folder_without_weights_is_named(ubm, tmp_path):
     with pytest.raises(BadInput, match="not a whole UBM") as error:
         SmallPredictor(copy)
     assert str(copy) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_it_works_with_its_threads_in_whichever_thread_it_is_asked(ubm, samples):
+    predictor = SmallPredictor(ubm, threads=3)
+    assert threads.of_products(predictor.model, lambda: predictor.predict(samples)) == {3}

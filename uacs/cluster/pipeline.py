@@ -29,6 +29,7 @@ from uacs.cascade.deferral import Deferral, doubts
 from uacs.cascade.routing import Verify
 from uacs.cluster.asking import Asking
 from uacs.cluster.clips import Look, filmed, looked_at
+from uacs.cluster.memory import keep_freed
 from uacs.cluster.progress import Counts, of_table
 from uacs.cluster.resources import Resources
 from uacs.cluster.runs import write_outcome
@@ -177,6 +178,7 @@ class SmallStage:
     def __init__(self, work: Work, cuda: bool):
         from uacs.ubm.predictor import SmallPredictor  # torch belongs to the pool's workers alone
 
+        keep_freed()
         self.dataset, self.tally, self.ask = PreparedDataset(work.data), work.tally, work.ask
         # an actor that cannot be built is tried again and again, with a traceback each time
         self.fault: BadInput | None = None

@@ -99,8 +99,6 @@ class LargePredictor:
         adapter: str | None = None,
         loaded: Loaded | None = None,
     ):
-        if settings.device == "cpu":
-            torch.set_num_threads(settings.threads)
         self.settings, self.score_range, self.language = settings, score_range, language
         self.readout: str = settings.readout
         loaded = loaded or Loaded.of(spec, settings)
@@ -190,6 +188,8 @@ class LargePredictor:
         self, samples: list[Sample], prompt: Callable[[int], Prompt], outputs: list[LargeOutput]
     ) -> Iterator[list[_Row]]:
         """Rows that are read together; a sample that makes none has its output written, which says why."""
+        if self.settings.device == "cpu":
+            torch.set_num_threads(self.settings.threads)  # of the thread that asks: in one of a server's it is 1 else
         if self.adapter:
             lora.use(self.model, self.adapter)
         rows: list[_Row] = []

@@ -12,9 +12,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 NUMBER = re.compile(r"\s*(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+))\.?\s*")
 SAME_MEANING = str.maketrans("−－﹣＋﹢．。０１２３４５６７８９", "---++..0123456789")
@@ -91,9 +92,11 @@ def pieces_of(ids: Sequence[int], decode: Callable[[list[int]], str]) -> list[st
     return pieces
 
 
-def token_entropies(logits: torch.Tensor) -> torch.Tensor:
+def token_entropies(logits: "torch.Tensor") -> "torch.Tensor":
     """Entropy in nats of each next-token distribution over the whole vocabulary (Eq. 11-12).
 
     logits (..., V) raw, before any constraint and at temperature 1; returns (...) float64.
     """
+    import torch  # who spells or reads a number, as a driver and all who wait for a model, needs none of it
+
     return torch.special.entr(torch.softmax(logits.double(), dim=-1)).sum(dim=-1)

@@ -15,7 +15,7 @@ from uacs.ubm.model import Rows
 class Encoded:
     """A sample as the model reads it: token ids (T,), features (T, size); a missing modality is absent."""
 
-    values: dict[str, torch.Tensor]
+    values: dict[str, np.ndarray]
 
     @property
     def text_length(self) -> int:
@@ -48,7 +48,8 @@ def check(sample: Sample, features: dict[str, FeatureInfo]) -> None:
 def _finite(values: np.ndarray) -> bool:
     """Whether all are finite as the float32 that the UBM reads."""
     with np.errstate(over="ignore"):
-        return bool(np.isfinite(values.astype(np.float32, copy=False)).all())
+        values = values.astype(np.float32, copy=False)
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())  # a sum of finite ones may overflow
 
 
 def encode(samples: list[Sample], tokenizer, features: dict[str, FeatureInfo], max_text_tokens: int) -> list[Encoded]:
@@ -58,10 +59,10 @@ def encode(samples: list[Sample], tokenizer, features: dict[str, FeatureInfo], m
     ids = dict(zip(texts, tokens.get("input_ids", []), strict=True))
     encoded = []
     for i, sample in enumerate(samples):
-        values = {"text": torch.tensor(ids[i])} if i in ids else {}
+        values = {"text": np.array(ids[i])} if i in ids else {}
         for modality in features:
             if (array := getattr(sample, modality)) is not None:
-                values[modality] = torch.tensor(array, dtype=torch.float32)
+                values[modality] = array.astype(np.float32, copy=False)
         encoded.append(Encoded(values))
     return encoded
 
@@ -72,9 +73,9 @@ def collate(samples: list[Encoded]) -> dict[str, Rows]:
     for modality in {name for s in samples for name in s.values}:
         present = [i for i, s in enumerate(samples) if modality in s.values]
         sequences = [samples[i].values[modality] for i in present]
-        batch[modality] = Rows(
-            torch.tensor(present),
-            torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True),
-            torch.tensor([len(s) for s in sequences]),
-        )
+        lengths = [len(sequence) for sequence in sequences]
+        padded = np.zeros((len(present), max(lengths), *sequences[0].shape[1:]), sequences[0].dtype)
+        for row, sequence, length in zip(padded, sequences, lengths, strict=True):
+            row[:length] = sequence
+        batch[modality] = Rows(torch.tensor(present), torch.from_numpy(padded), torch.tensor(lengths))
     return batch

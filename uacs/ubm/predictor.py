@@ -31,14 +31,12 @@ class SmallPredictor:
     def __init__(
         self,
         folder: str | Path,
-        batch_size: int = 64,
+        batch_size: int = 256,
         device: str = "cpu",
         threads: int = 1,
         estimator: str | None = None,
     ):
-        if device == "cpu":
-            torch.set_num_threads(threads)
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.device, self.threads = batch_size, device, threads
         folder = Path(folder)
         model, self.tokenizer, self.config = ubm_folder.load(folder)
         self.model, self.fitted = model.to(device), load_fitted(folder)
@@ -48,6 +46,8 @@ class SmallPredictor:
 
     def predict(self, samples: list[Sample]) -> list[SmallOutput]:
         """One output a sample, in order, whatever the batch around it; one that cannot be read says why."""
+        if self.device == "cpu":
+            torch.set_num_threads(self.threads)  # of the thread that asks: in one of a server's it is 1 else
         outputs = [UNREAD] * len(samples)
         readable = []
         for i, sample in enumerate(samples):

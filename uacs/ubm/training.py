@@ -196,7 +196,7 @@ def _data(dataset: PreparedDataset, without: frozenset[str]) -> dict:
 class _Split:
     """A split's labelled samples that can be read, encoded once, with their scores (N,) and classes (N,).
 
-    Those that `without` names are passed over. Read part by part, so that features are held once, as tensors:
+    Those that `without` names are passed over. Read part by part, so that features are held once:
     MOSEI's take gigabytes.
     """
 
@@ -360,9 +360,9 @@ def _standardise(model: Ubm, samples: list[Encoded]) -> None:
         mean, square = (torch.zeros(sequences[0].shape[1], dtype=torch.float64) for _ in range(2))
         # sequence by sequence, keeping nothing: all steps at once would double what the features take
         for s in sequences:
-            mean += s.double().sum(dim=0) / steps
+            mean += torch.tensor(s, dtype=torch.float64).sum(dim=0) / steps
         for s in sequences:
-            square += (s.double() - mean).square().sum(dim=0) / steps
+            square += (torch.tensor(s, dtype=torch.float64) - mean).square().sum(dim=0) / steps
         spread = square.sqrt()
         encoder.mean.copy_(mean)
         encoder.scale.copy_(torch.where(spread > 1e-8, spread, 1.0))

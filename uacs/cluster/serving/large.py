@@ -6,10 +6,12 @@ from contextlib import suppress
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 
 from uacs import fingerprints
 from uacs.cluster import tally
+from uacs.cluster.memory import keep_freed
 from uacs.cluster.resources import Resources
 from uacs.cluster.serving.wires import close_grpc
 from uacs.errors import BadInput, reason
@@ -19,6 +21,7 @@ from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk
 
 UP = ("RUNNING", "UNHEALTHY")  # the second while a replica that died is built again
 LOOK = 10.0  # seconds that a replica which is up may take to say whether it has its model
+SOON = 0.1  # seconds at most between a chunk's tries to find a replica free; Serve's own are up to half a second
 ENOUGH = 600.0  # seconds in which a replica that is to go may finish its chunk
 
 
@@ -27,6 +30,7 @@ class LargeReplica:
 
     def __init__(self, spec: str, settings: dict, score_range: tuple[float, float], language: str):
         close_grpc()
+        keep_freed()
         self.wanted = (spec, MllmSettings.model_validate(settings), score_range, language)
         self.fault: str | None = None
         self._load()
@@ -82,6 +86,7 @@ def application(
         name=_name(spec, settings, score_range, language, plan),
         **(dict(num_replicas=fewest) if fewest == most else dict(autoscaling_config=scaling)),
         max_ongoing_requests=1,
+        request_router_config=RequestRouterConfig(max_backoff_s=SOON),
         max_queued_requests=-1,  # the pipeline bounds what is in flight
         health_check_timeout_s=600,
         graceful_shutdown_timeout_s=ENOUGH,

@@ -1,0 +1,1 @@
+"""How near U-ACS comes to what the machine can do: `make bench`, or `python -m benchmarks.speed`."""

@@ -1,0 +1,145 @@
+"""A whole evaluation over its stages alone, and over the large model alone.
+
+Alone: a process a core, the UBM on all clips, the large model on the very chunks that the evaluation sends it, second
+looks included. The evaluation has a replica a core. Its wall is taken from when its first parts have their small
+answers, which are left out of the sum as well, to when its last part is written. The large model is a small
+Qwen2.5-Omni on text; by the thresholds the share that is wanted goes to it, and a quarter of that looks twice at most.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import workload
+from benchmarks.speed.pool import of_processes
+from benchmarks.speed.sides import Row, Spread
+from uacs.cascade import routing
+from uacs.cascade.thresholds import Thresholds
+from uacs.cluster.progress import Progress
+from uacs.data.prepared import PreparedDataset
+from uacs.mllm import MllmSettings, build
+from uacs.mllm.chunk import Chunk, ChunkAnswer, answer_chunk, ask
+
+CLIPS, CHUNK, SHARE, LOOKS = 2_048, 32, 0.35, 0.25
+CORES = os.cpu_count() or 1
+WIDTH, LAYERS, EPOCHS = 640, 6, 2  # of the large model, and of its training
+PAPER = {"CMU-MOSI": (0.348, 0.33), "CMU-MOSEI": (0.574, 0.57), "CH-SIMS": (0.392, 0.55)}
+"""Of each dataset the share that the paper's UBM sends on, and its run time over the large model's alone."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all runs share."""
+
+    data: PreparedDataset
+    ubm: Path
+    large: str
+    thresholds: Thresholds
+
+
+def measure(out: Path, rounds: int) -> Iterator[Row]:
+    """The rows of part cascade."""
+    from uacs.cluster.session import ray_session
+
+    made = material(out / "cascade")
+    found: dict[str, list[float]] = {"over its stages": [], "over large alone": [], "small": [], "large": []}
+    with ray_session():
+        for _ in range(rounds):
+            small = of_processes(made.data, made.ubm, CORES)
+            some, every, share = large_alone(made)
+            wall, before = whole(made, out / "cascade" / f"run-{time.time_ns()}")
+            found["over its stages"].append(wall / (small * (1 - before) + some))
+            found["over large alone"].append((wall + small * before) / every)
+            found["small"].append(small / every)
+            found["large"].append(every)
+    of = f"{CLIPS:,} clips, {share:.0%} sent on"
+    yield Row("evaluation over the sum of its stages alone", of, Spread.of(found["over its stages"]), at_most=1.1)
+    yield Row("evaluation over the large model alone", of, Spread.of(found["over large alone"]))
+    yield Row("the UBM alone over the large model alone", of, Spread.of(found["small"]), digits=3)
+    yield Row("large model alone, all cores", of, Spread.of([1000 * s / CLIPS for s in found["large"]]), "ms a clip", 1)
+    for dataset, (sent, reported) in PAPER.items():
+        of = f"{sent:.1%} sent on"
+        yield Row(f"{dataset}, paper: run time over the large model alone", of, Spread.of([reported]))
+        ours = [over - (share - sent) for over in found["over large alone"]]
+        yield Row(f"{dataset}, this evaluation at that share", of, Spread.of(ours))
+
+
+def material(folder: Path) -> Material:
+    """Made once: data, both models, and thresholds by which the shares go on."""
+    from uacs.ubm.predictor import SmallPredictor
+
+    data = workload.dataset(folder, CLIPS)
+    ubm, spec = workload.ubm(folder, data), workload.large(folder, data, WIDTH, LAYERS, EPOCHS)
+    samples = list(data.samples("test"))
+    small = np.array([output.u for output in SmallPredictor(ubm, threads=CORES).predict(samples)])
+    large = build(spec, answering(), data.info.score_range).answer(samples[:128])
+    taus = np.quantile(small, 1 - SHARE), np.nanquantile([output.u for output in large], 1 - LOOKS)
+    return Material(data, ubm, spec, Thresholds(tau_small=float(taus[0]), tau_large=float(taus[1])))
+
+
+def answering() -> MllmSettings:
+    """How the large model answers, in as many processes as there are cores."""
+    return MllmSettings(readout="trie", batch_size=CHUNK)
+
+
+def large_alone(made: Material) -> tuple[float, float, float]:
+    """Seconds with all cores of the chunks that the cascade sends, of all clips once, and the share that is sent."""
+    with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as processes:
+        shares = [processes.submit(share_of_large, made, number) for number in range(CORES)]
+        some, every, sent = zip(*(share.result() for share in shares), strict=True)
+    return sum(some) / CORES, sum(every) / CORES, sum(sent) / CLIPS
+
+
+def share_of_large(made: Material, number: int) -> tuple[float, float, int]:
+    """What one process does: seconds of the chunks of its parts, seconds of all their clips, and clips sent."""
+    from uacs.ubm.predictor import SmallPredictor
+
+    data, tau = made.data, made.thresholds
+    model = build(made.large, answering(), data.info.score_range)
+    predictor = SmallPredictor(made.ubm)
+    seconds, sent, parts = 0.0, 0, data.parts("test")[number::CORES]
+    model.answer(data.read(parts[0])[:CHUNK])  # warms up
+
+    def answered(chunks: list[Chunk]) -> list[ChunkAnswer]:
+        nonlocal seconds
+        began = time.perf_counter()
+        answers = [answer_chunk(model, chunk) for chunk in chunks]
+        seconds += time.perf_counter() - began
+        return answers
+
+    for part in parts:
+        found = data.read(part)
+        small = predictor.predict(found)
+        due = routing.escalated(np.array([s.u for s in small]), tau.tau_small)
+        sent += int(due.sum())
+        ask(found, small, due, tau.tau_large, "due", CHUNK, answered)
+    some = data.read(parts[0])
+    began = time.perf_counter()
+    for at in range(0, len(some), CHUNK):
+        model.answer(some[at : at + CHUNK])
+    return seconds, (time.perf_counter() - began) * len(parts), sent
+
+
+def whole(made: Material, run: Path) -> tuple[float, float]:
+    """Seconds of `uacs evaluate` beyond start-up, and the share of clips that had small answers by then."""
+    from uacs.cluster.evaluation import Models, evaluate
+    from uacs.cluster.resources import Resources
+    from uacs.config import EvaluationSettings
+
+    begun: list[tuple[float, float]] = []
+
+    def told(progress: Progress) -> None:
+        if progress.counts.small and not begun:
+            begun.append((time.time(), progress.counts.small / progress.total))
+
+    settings = EvaluationSettings(mllm=answering(), chunk_size=CHUNK, resources=Resources(replicas=(CORES, CORES)))
+    evaluate(Models(made.data, "test", made.ubm, made.large), made.thresholds, run, settings, progress=told)
+    written = max(path.stat().st_mtime for path in (run / "outcomes").glob("*.parquet"))
+    (began, before), *_ = begun
+    return written - began, before
