@@ -1,6 +1,6 @@
 # make demo   sets up .venv and runs the cascade on a corpus that it generates
 # make test   sets up .venv and runs formatting, types and tests
-# make bench  measures how fast all of it is, on what the demo left; PARTS="small pool" for some of it
+# make bench  measures how fast all of it is, on what the demo leaves; PARTS="small pool" for some of it
 #
 # TORCH_INDEX may name an index of PyTorch builds, as the one for CPU: without it pip may bring CUDA's.
 

@@ -39,8 +39,9 @@ PARTS = {
     "pool": Part("Ray Data's pool over the predictor"),
     "cascade": Part("A whole evaluation over its stages alone, and over the large model alone", 3),
     "startup": Part("What comes before the first answer", 3, ["demo"]),
+    "where": Part("Where the time of an evaluation and of a request goes", 2, ["demo"]),
     "service": Part("What HTTP and Ray cost a request", 3, ["demo"]),
-    "growth": Part("A hundred times the samples", 1, ["most"]),
+    "growth": Part("Ten times the samples, and more", 2, ["most"]),
     "selfmm": Part("MMSA's Self-MM: the same data and encoder", 3, ["mmsa_python", "pickle", "encoder"]),
 }
 OPTIONAL = ("selfmm",)  # wants an environment of its own
@@ -62,7 +63,8 @@ def main() -> None:
         words = [sys.executable, "-m", "benchmarks.speed", "--one", name, *sys.argv[1:]]
         if subprocess.run(words).returncode:
             failed.append(name)
-    found = {name: json.loads(path.read_text()) for name in PARTS if (path := file_of(options.out, name)).exists()}
+    files = {f"{name}{on}": options.out / f"bench-{name}{on}.json" for name in PARTS for on in ("", "-cuda")}
+    found = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
     (options.out / "bench.json").write_text(json.dumps(found, indent=1))
     (options.out / "bench.md").write_text(markdown(found))
     print(f"\n{markdown(found)}\nwritten to {options.out / 'bench.md'} and bench.json")
@@ -78,7 +80,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of every part, if not its own")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of parts small, learning and large")
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="what `uacs demo` left")
-    parser.add_argument("--most", type=int, default=20_000, help="samples that part growth ends with")
+    parser.add_argument("--most", type=int, default=50_000, help="samples that part growth ends with")
     parser.add_argument("--mmsa-python", type=Path, help="the Python of an environment that has MMSA 2.2.1")
     parser.add_argument("--pickle", help="part selfmm: MOSI in MMSA's layout; generated if none is named")
     parser.add_argument("--encoder", help="part selfmm: a BERT's folder or hub id")
@@ -96,14 +98,18 @@ def one(name: str, options: argparse.Namespace) -> None:
     for row in found:
         rows.append(row)
         print(f"  {row.what}, {row.of}: {told(row)}", flush=True)
-    content = {"about": part.about, "machine": machine(), "rounds": named["rounds"]}
+    content = {
+        "about": part.about,
+        "machine": machine(options.device if "device" in part.options else "cpu"),
+        "rounds": named["rounds"],
+    }
     content |= {"seconds": time.perf_counter() - began, "rows": [asdict(row) for row in rows]}
-    file_of(options.out, name).write_text(json.dumps(content, indent=1))
+    file_of(options.out, name, options.device).write_text(json.dumps(content, indent=1))
 
 
-def file_of(out: Path, name: str) -> Path:
-    """Where a part's figures are kept."""
-    return out / f"bench-{name}.json"
+def file_of(out: Path, name: str, device: str) -> Path:
+    """Where a part's figures are kept, those of a GPU beside those of a CPU."""
+    return out / f"bench-{name}{'-cuda' if device == 'cuda' and 'device' in PARTS[name].options else ''}.json"
 
 
 def told(row: Row) -> str:

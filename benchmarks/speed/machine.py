@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,16 +13,17 @@ import psutil
 PACKAGES = ("uacs", "torch", "ray", "transformers", "numpy", "onnxruntime", "openvino")
 
 
-def machine() -> dict[str, str]:
-    """Processor, cores, memory, system, versions, the day."""
+def machine(device: str) -> dict[str, str]:
+    """Processor, cores, memory, system, versions, commit, the day."""
     found = {
         "processor": _processor(),
         "cores": f"{os.cpu_count()} logical, {psutil.cpu_count(logical=False) or '?'} physical",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "GPU": _gpu(),
+        "GPU": _gpu() if device == "cuda" else "",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
         "day": datetime.now(UTC).date().isoformat(),
     }
     return {name: said for name, said in found.items() if said}
@@ -36,7 +39,13 @@ def _processor() -> str:
 def _gpu() -> str:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return torch.cuda.get_device_name()
+
+
+def _commit() -> str:
+    """Of the checkout, with a plus where it was changed; nothing outside of one."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
 
 
 def _version(name: str) -> str:

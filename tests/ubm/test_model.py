@@ -122,3 +122,15 @@ def test_rows_of_all_lengths_are_read_as_each_alone_and_with_little_padding(buil
     words = sum(min(len(one.text.split()) + 2, 32) for one in samples)
     assert sum(rows * length for rows, length in read) < 1.1 * words
     assert len(read) < len(samples)
+
+
+def test_one_very_long_clip_does_not_lengthen_the_others(built):
+    model, _ = built
+    samples = [sample(f"s{n}", "good", vision=3 + n % 5) for n in range(60)] + [sample("long", "good", vision=9_000)]
+    read = []
+    hook = model.encoders["vision"].lstm.register_forward_pre_hook(lambda _, args: read.append(args[0].shape))
+    together = answers(built, samples)
+    hook.remove()
+    alone = np.concatenate([answers(built, [one]) for one in samples])
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert sum(rows * steps for rows, steps, _ in read) < 9_000 + 60 * 8

@@ -118,6 +118,14 @@ def test_a_folder_without_weights_is_named(ubm, tmp_path):
     assert str(copy) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("audio", [[np.inf, -np.inf, 0], [3e38, 3e38, 0]])
+def test_numbers_that_are_or_add_up_to_infinity_are_told_in_one_line_alone(ubm, samples, audio, recwarn):
+    one = replace(samples[0], audio=np.array([audio], np.float32))
+    (output,) = SmallPredictor(ubm).predict([one])
+    assert ("holds NaN or infinity" in (output.error or "")) == (np.inf in audio)
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
 def test_it_works_with_its_threads_in_whichever_thread_it_is_asked(ubm, samples):
     predictor = SmallPredictor(ubm, threads=3)
     assert threads.of_products(predictor.model, lambda: predictor.predict(samples)) == {3}

@@ -17,6 +17,10 @@ class Encoded:
 
     values: dict[str, np.ndarray]
 
+    def copied(self) -> "Encoded":
+        """The same in memory of its own."""
+        return Encoded({modality: values.copy() for modality, values in self.values.items()})
+
     @property
     def text_length(self) -> int:
         """Tokens, by which rows are grouped; 0 without text."""
@@ -47,7 +51,7 @@ def check(sample: Sample, features: dict[str, FeatureInfo]) -> None:
 
 def _finite(values: np.ndarray) -> bool:
     """Whether all are finite as the float32 that the UBM reads."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         values = values.astype(np.float32, copy=False)
         return bool(np.isfinite(values.sum()) or np.isfinite(values).all())  # a sum of finite ones may overflow
 

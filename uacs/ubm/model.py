@@ -4,18 +4,24 @@ Any modality of a sample may be missing: a learned vector stands in for its repr
 and in prediction alike. A modality that the training data never had is not built at all.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from uacs.data.prepared import MODALITIES
 from uacs.records import Polarity
-from uacs.ubm.passes import PRICE, passes
+from uacs.ubm.passes import Passes
 from uacs.ubm.settings import UbmConfig
 
+TEXT = {"cpu": Passes(64, 4096), "cuda": Passes(2048, 65_536)}
+"""By the kind of device. On a CPU a pass costs between what a tiny BERT's and what bert-base's does; on a GPU what
+bert-base's launches come to, reckoned, not measured."""
+SEQUENCES = Passes(20_000, 2**18)  # an LSTM's steps are one after the other, however many rows there are
 OUT_SIZES = {"audio": 16, "vision": 32}  # d_a, d_v of Eq. 2-3
 
 
@@ -46,6 +52,20 @@ class Heads(NamedTuple):
     deviation: Tensor | None
 
 
+def in_passes(read: Callable[[Tensor, Tensor], Tensor], rows: Rows, passes: Passes) -> Tensor:
+    """What `read` makes of rows (R, T, ...) and their lengths (R,), read by those of like length: (R, out)."""
+    lengths = rows.lengths.numpy()
+    chosen = passes.of(lengths)
+    order = torch.from_numpy(np.concatenate(chosen)).to(rows.values.device)
+    values, each = rows.values[order], rows.lengths.to(order.device)[order]
+    ends = np.cumsum([len(at) for at in chosen])
+    found = [
+        read(values[end - len(at) : end, : lengths[at].max()], each[end - len(at) : end])
+        for at, end in zip(chosen, ends, strict=True)
+    ]
+    return torch.cat(found)[torch.argsort(order)]
+
+
 class SequenceEncoder(nn.Module):
     """Eq. 2-3: standardise, LSTM, the hidden state at each sequence's true end, projection."""
 
@@ -59,9 +79,12 @@ class SequenceEncoder(nn.Module):
 
     def forward(self, rows: Rows) -> Tensor:
         """(R, T, size) to (R, out)."""
-        states, _ = self.lstm((rows.values - self.mean) / self.scale)
-        # what is read past an end changes no state before it; packing costs a CPU up to twenty times as much
-        last = states[torch.arange(len(states)), rows.lengths - 1]
+        return self._read(rows.values, rows.lengths) if self.training else in_passes(self._read, rows, SEQUENCES)
+
+    def _read(self, values: Tensor, lengths: Tensor) -> Tensor:
+        states, _ = self.lstm((values - self.mean) / self.scale)
+        # what is read past an end changes no state before it; packed, a CPU takes up to twenty times as long
+        last = states[torch.arange(len(states), device=states.device), lengths.to(states.device) - 1]
         return self.project(self.dropout(last))
 
 
@@ -79,9 +102,7 @@ class TextEncoder(nn.Module):
         """Token ids (R, T) to (R, d_bert)."""
         if self.training:
             return self._read(rows.values, rows.lengths)
-        read = [torch.from_numpy(at) for at in passes(rows.lengths.numpy(), PRICE.get(rows.values.device.type, 0))]
-        of_passes = [self._read(rows.values[at, : rows.lengths[at].max()], rows.lengths[at]) for at in read]
-        return torch.cat(of_passes)[torch.argsort(torch.cat(read))]
+        return in_passes(self._read, rows, TEXT.get(rows.values.device.type, TEXT["cuda"]))
 
     def _read(self, ids: Tensor, lengths: Tensor) -> Tensor:
         steps = torch.arange(ids.shape[1], device=ids.device)

@@ -213,9 +213,12 @@ class _Split:
         self.left_out: list[str] = []
         labels: list[float] = []
         for part in dataset.parts(split):
-            labelled = [s for s in dataset.read(part) if s.label is not None and s.sample_id not in without]
+            found = dataset.read(part)
+            labelled = [s for s in found if s.label is not None and s.sample_id not in without]
             samples = self._readable(labelled, config)
-            self.encoded += encode(samples, tokenizer, config.features, config.training.max_text_tokens)
+            encoded = encode(samples, tokenizer, config.features, config.training.max_text_tokens)
+            # features are views of their part, all of which one of them would keep
+            self.encoded += encoded if len(samples) == len(found) else [row.copied() for row in encoded]
             self.sample_ids += [s.sample_id for s in samples]
             labels += [s.label for s in samples if s.label is not None]
         if not labels and self.left_out:
