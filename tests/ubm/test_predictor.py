@@ -39,6 +39,15 @@ def test_batches_have_no_influence(ubm, samples, outputs, batch_size):
     assert np.allclose(scores(again), scores(outputs), atol=1e-5)
 
 
+def test_very_long_clips_are_answered_in_smaller_batches(ubm, samples, outputs, monkeypatch):
+    monkeypatch.setattr("uacs.ubm.predictor.MOST_NUMBERS", 200)
+    predictor, seen = SmallPredictor(ubm), []
+    predictor.model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    assert np.allclose(scores(predictor.predict(samples)), scores(outputs), atol=1e-5)
+    padded = [rows.values for batch in seen for rows in batch.values()]
+    assert len(seen) > 1 and all(len(values) == 1 or values.numel() <= 200 for values in padded)
+
+
 def test_order_is_kept(ubm, samples, outputs):
     backwards = SmallPredictor(ubm).predict(samples[::-1])
     assert np.allclose(scores(backwards)[::-1], scores(outputs), atol=1e-5)

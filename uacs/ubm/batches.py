@@ -22,6 +22,11 @@ class Encoded:
         return Encoded({modality: values.copy() for modality, values in self.values.items()})
 
     @property
+    def size(self) -> int:
+        """Numbers of the modality that has most of them."""
+        return max(values.size for values in self.values.values())
+
+    @property
     def text_length(self) -> int:
         """Tokens, by which rows are grouped; 0 without text."""
         return len(self.values.get("text", ()))

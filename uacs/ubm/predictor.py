@@ -1,6 +1,7 @@
 """A trained UBM as a plain object: built once, then asked with lists of samples."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from uacs.ubm.batches import Encoded, check, collate, encode
 from uacs.ubm.estimating import estimator_of, load_fitted, members
 from uacs.ubm.model import Heads, Rows, Ubm
 
+MOST_NUMBERS = 2**26  # of a batch's longest modality, padding among them: 256 MiB
 NAN = float("nan")
 UNREAD = SmallOutput(NAN, NAN, (NAN, NAN, NAN), error="not read")
 
@@ -58,12 +60,22 @@ class SmallPredictor:
                 outputs[i] = replace(UNREAD, error=str(error))
         limit = self.config.training.max_text_tokens
         encoded = encode([samples[i] for i in readable], self.tokenizer, self.config.features, limit)
-        order = sorted(range(len(readable)), key=lambda k: encoded[k].text_length)
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
+        for chosen in self._batches(encoded):
             for k, output in zip(chosen, self._answer([encoded[k] for k in chosen]), strict=True):
                 outputs[readable[k]] = _sure(output, samples[readable[k]])
         return outputs
+
+    def _batches(self, encoded: list[Encoded]) -> Iterator[list[int]]:
+        """Places of samples that are answered together, of like texts; a very long clip has fewer beside it."""
+        chosen, longest = list[int](), 0
+        for k in sorted(range(len(encoded)), key=lambda k: encoded[k].text_length):
+            longest = max(longest, encoded[k].size)
+            if chosen and (len(chosen) == self.batch_size or (len(chosen) + 1) * longest > MOST_NUMBERS):
+                yield chosen
+                chosen, longest = [], encoded[k].size
+            chosen.append(k)
+        if chosen:
+            yield chosen
 
     def _answer(self, samples: list[Encoded]) -> list[SmallOutput]:
         started = time.perf_counter()
