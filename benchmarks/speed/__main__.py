@@ -145,4 +145,9 @@ def line(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        if "--one" not in sys.argv:
+            print("interrupted; the parts that were measured are kept", file=sys.stderr)
+        sys.exit(130)
