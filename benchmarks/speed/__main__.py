@@ -1,6 +1,6 @@
 """Every benchmark of speed, side by side, in one go.
 
-    make bench                                              all parts, on runs/demo; 20 minutes on two cores
+    make bench                                              all parts, on runs/demo
     python -m benchmarks.speed --parts small large          some parts, by name
     python -m benchmarks.speed --parts small --device cuda  on a GPU
 
