@@ -100,8 +100,15 @@ def cascade(made, pool: str, run: Path) -> dict[str, float]:
     ray.init(num_cpus=8, object_store_memory=STORE, **options)
     started = time.perf_counter()
     settings = EvaluationSettings(resources=Resources(pool=pool, parts_in_flight=3), chunk_size=256)
-    evaluate(Models(data, "test", small, spec), Thresholds.load(thresholds), run, settings)
-    return measured(run, time.perf_counter() - started)
+    coming = []
+    evaluate(
+        Models(data, "test", small, spec),
+        Thresholds.load(thresholds),
+        run,
+        settings,
+        progress=lambda *_: coming.append(peak()),
+    )
+    return measured(run, time.perf_counter() - started) | {"coming": coming[-1]}
 
 
 def loop(made, pool: str, run: Path) -> dict[str, float]:
@@ -134,10 +141,14 @@ def loop(made, pool: str, run: Path) -> dict[str, float]:
 def measured(run: Path, wall: float) -> dict[str, float]:
     """Milliseconds a sample from the fourth part written, when all work, to the last, and this process's peak."""
     written = sorted(path.stat().st_mtime for path in (run / "outcomes").glob("*.parquet"))
-    status = Path("/proc/self/status").read_text()
-    peak = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM"))
     rows = 256 * (len(written) - 4)  # but for the last part, which may hold fewer
-    return {"ms": 1000 * (written[-1] - written[3]) / rows, "mib": peak / 1024, "wall": wall}
+    return {"ms": 1000 * (written[-1] - written[3]) / rows, "mib": peak(), "wall": wall}
+
+
+def peak() -> float:
+    """The most MiB that this process has had in memory."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

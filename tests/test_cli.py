@@ -55,7 +55,7 @@ def test_help_is_there(uacs, words):
     assert code == 0 or not words
 
 
-EXAMPLES = ["demo", "prepare", "train ubm", "calibrate", "evaluate", "report", "replay", "compare", "doctor"]
+EXAMPLES = ["demo", "prepare", "train ubm", "calibrate", "evaluate", "report", "replay", "compare", "doctor", "plan"]
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

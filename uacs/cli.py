@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from uacs.cli_options import FOLDER, PLACE, clear_afterwards, estimator, finite, notes
+from uacs.cli_plan import plan
 from uacs.cli_serve import deploy, key, serve
 from uacs.cli_study import study
 from uacs.cli_train import train
@@ -88,7 +89,7 @@ def commands() -> None:
     Afterwards:   uacs status, uacs report, uacs replay, uacs compare
     Better:       uacs tune thresholds, uacs tune ubm
     The paper:    uacs study
-    Over HTTP:    uacs serve, uacs key, uacs deploy
+    Over HTTP:    uacs serve, uacs key, uacs deploy, uacs plan
     Trouble:      uacs doctor
     """
 
@@ -450,7 +451,7 @@ def _models(data: str, split: str, ubm: Path, mllm: str, verifier: str | None, o
         return Models(prepared, split, ubm, mllm, verifier)
 
 
-for command in (serve, deploy, key):
+for command in (serve, deploy, key, plan):
     commands.add_command(command)
 commands.add_command(train)
 commands.add_command(tune)

@@ -41,6 +41,7 @@ PARTS = {
     "startup": Part("What comes before the first answer", 3, ["demo"]),
     "where": Part("Where the time of an evaluation and of a request goes", 2, ["demo"]),
     "service": Part("What HTTP and Ray cost a request", 3, ["demo"]),
+    "plan": Part("What `uacs plan` reckons over what an endpoint does", 1, ["demo"]),
     "growth": Part("Ten times the samples, and more", 2, ["most"]),
     "selfmm": Part("MMSA's Self-MM: the same data and encoder", 3, ["mmsa_python", "pickle", "encoder"]),
 }

@@ -37,6 +37,21 @@ def test_answers_come_back_in_the_order_asked(tmp_path):
     assert outputs[4].seconds == 2.0
 
 
+def test_at_a_pace_a_batch_takes_as_long_as_its_answers_did(tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    spec = "recorded:" + written(tmp_path, **ROWS, seconds_verify=[0.5, NAN, 0.5, 0.5])
+    paced, at_once = (mllm.build(spec, MllmSettings(pace=pace), RANGE) for pace in (0.1, 0))
+    small = [SmallOutput(0.0, 0.0, (1.0, 0.0, 0.0))] * 2
+    answered = paced.answer_and_verify(SAMPLES[:2], small, lambda small, large: np.array([True, True]))
+    assert slept == pytest.approx([0.1 * 4.0, 0.1 * 0.5, 0.0])  # both of stage 2; of stage 3 one has no seconds
+    slept.clear()
+    assert repr(answered) == repr(
+        at_once.answer_and_verify(SAMPLES[:2], small, lambda small, large: np.array([True, True]))
+    )
+    assert not slept
+
+
 def test_out_of_range_is_clipped_and_said_and_what_is_not_there_is_no_guess(tmp_path):
     outputs = RecordedAnswers(written(tmp_path), RANGE).answer(SAMPLES)
     assert [o.status for o in outputs] == ["ok", "clipped", "unavailable", "ok", "unavailable"]

@@ -84,6 +84,12 @@ class MllmSettings(BaseModel):
     towers: Towers = Towers()
     adapters: list[str] = Field([], description="folders of adapters over it; the one for the dataset answers")
     threads: int = Field(1, ge=1, description="torch threads on CPU")
+    pace: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="recorded: answers come after so many times the seconds that they took, at 0 at once",
+    )
 
 
 Due: TypeAlias = Callable[[list[SmallOutput], list[LargeOutput]], np.ndarray]
@@ -129,7 +135,7 @@ def build(
     if spec.startswith(RECORDED):
         from uacs.mllm.recorded import RecordedAnswers
 
-        return RecordedAnswers(spec.removeprefix(RECORDED), score_range)
+        return RecordedAnswers(spec.removeprefix(RECORDED), score_range, settings.pace)
     from uacs.mllm import adapters
     from uacs.mllm.predictor import LargePredictor
 

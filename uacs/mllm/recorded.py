@@ -1,6 +1,7 @@
 """Answers taken elsewhere, as a large model: so a cascade over any closed model can be evaluated and tuned."""
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +20,15 @@ class RecordedAnswers:
     """The Parquet file `sample_id, y_large, u_large` and optionally `y_verify, u_verify, seconds_*`.
 
     Uncertainties are taken as they are; scores outside `score_range` are set to its end and said to be
-    `clipped`. A sample that is not in the file, or has no score there, is `unavailable`.
+    `clipped`. A sample that is not in the file, or has no score there, is `unavailable`. At a `pace` above 0 a batch
+    comes after so many times the seconds that its answers took: a rehearsal of a large model, without its GPU.
     """
 
     readout = "recorded"
     frames: int | None = None
 
-    def __init__(self, path: str, score_range: tuple[float, float]):
-        self.path, self.score_range = path, score_range
+    def __init__(self, path: str, score_range: tuple[float, float], pace: float = 0.0):
+        self.path, self.score_range, self.pace = path, score_range, pace
         self.columns = read_answers(path)
         ids = self.columns["sample_id"]
         self.row = {sample_id: i for i, sample_id in enumerate(ids)}
@@ -36,11 +38,11 @@ class RecordedAnswers:
 
     def answer(self, samples: list[Sample]) -> list[LargeOutput]:
         """The recorded stage-2 answers."""
-        return [self._output(s, "y_large", "u_large", "seconds_large") for s in samples]
+        return self._paced([self._output(s, "y_large", "u_large", "seconds_large") for s in samples])
 
     def verify(self, samples: list[Sample], small: list[SmallOutput], large: list[LargeOutput]) -> list[LargeOutput]:
         """The recorded stage-3 answers. Where there is none, y_large stands: that is no fault of the sample."""
-        outputs = [self._output(s, "y_verify", "u_verify", "seconds_verify") for s in samples]
+        outputs = self._paced([self._output(s, "y_verify", "u_verify", "seconds_verify") for s in samples])
         return [replace(output, error=None) for output in outputs]
 
     def answer_and_verify(
@@ -52,6 +54,11 @@ class RecordedAnswers:
         for i in np.flatnonzero(due(small, large)):
             (verify[i],) = self.verify([samples[i]], [small[i]], [large[i]])
         return large, verify
+
+    def _paced(self, outputs: list[LargeOutput]) -> list[LargeOutput]:
+        if self.pace:
+            time.sleep(self.pace * sum(output.seconds for output in outputs if math.isfinite(output.seconds)))
+        return outputs
 
     def _output(self, sample: Sample, y: str, u: str, seconds: str) -> LargeOutput:
         row = self.row.get(sample.sample_id)
