@@ -4,10 +4,11 @@ from importlib import import_module
 from itertools import count
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import sides
+from benchmarks.speed import plan, sides
 from benchmarks.speed.sides import Row, Spread, in_turns, ratio
 
 
@@ -50,3 +51,13 @@ def test_a_table_has_every_figure_with_its_spread_and_says_what_was_missed():
 @pytest.mark.parametrize("name", speed.PARTS)
 def test_every_part_is_there(name):
     assert import_module(f"benchmarks.speed.{name}").measure
+
+
+def test_a_reckoning_is_held_against_what_was_measured_by_hand():
+    came = np.arange(10.0)
+    sides = came, came + 1.0, came + np.where(came == 9, 1.5, 1.2)  # p95 is 1.365 by numpy's interpolation
+    found = {row.what: row for row in plan.rows("a setting", [sides])}
+    assert found["throughput, measured"].figure.median == pytest.approx(10 / 10)
+    assert found["throughput, reckoned over measured"].figure.median == pytest.approx((10 / 10.5) / (10 / 10))
+    assert found["p95, reckoned over measured"].figure.median == pytest.approx(1.365)
+    assert found["p95, reckoned over measured"].met is False and found["throughput, reckoned over measured"].met

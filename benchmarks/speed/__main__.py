@@ -33,16 +33,16 @@ class Part:
 
 
 PARTS = {
-    "small": Part("The UBM's predictor over its bare modules, and its text encoder by other means", 5, ["device"]),
-    "learning": Part("The UBM's training over a plain PyTorch loop", 5, ["device"]),
-    "large": Part("The large model's arithmetic over what the machine multiplies", 5, ["device"]),
-    "pool": Part("Ray Data's pool over the predictor"),
-    "cascade": Part("A whole evaluation over its stages alone, and over the large model alone", 3),
-    "startup": Part("What comes before the first answer", 3, ["demo"]),
-    "where": Part("Where the time of an evaluation and of a request goes", 2, ["demo"]),
-    "service": Part("What HTTP and Ray cost a request", 3, ["demo"]),
+    "small": Part("The UBM's predictor over its bare modules, and its text encoder by other means", 3, ["device"]),
+    "learning": Part("The UBM's training over a plain PyTorch loop", 3, ["device"]),
+    "large": Part("The large model's arithmetic over what the machine multiplies", 3, ["device"]),
+    "pool": Part("Ray Data's pool over the predictor", 2),
+    "cascade": Part("A whole evaluation over its stages alone, and over the large model alone", 1),
+    "startup": Part("What comes before the first answer", 1, ["demo"]),
+    "where": Part("Where the time of an evaluation and of a request goes", 1, ["demo"]),
     "plan": Part("What `uacs plan` reckons over what an endpoint does", 1, ["demo"]),
-    "growth": Part("Ten times the samples, and more", 2, ["most"]),
+    "service": Part("What HTTP and Ray cost a request", 2, ["demo"]),
+    "growth": Part("Ten times the samples, and more", 1, ["most"]),
     "selfmm": Part("MMSA's Self-MM: the same data and encoder", 3, ["mmsa_python", "pickle", "encoder"]),
 }
 OPTIONAL = ("selfmm",)  # wants an environment of its own
@@ -81,7 +81,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of every part, if not its own")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of parts small, learning and large")
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="what `uacs demo` left")
-    parser.add_argument("--most", type=int, default=50_000, help="samples that part growth ends with")
+    parser.add_argument("--most", type=int, default=20_000, help="samples that part growth ends with")
     parser.add_argument("--mmsa-python", type=Path, help="the Python of an environment that has MMSA 2.2.1")
     parser.add_argument("--pickle", help="part selfmm: MOSI in MMSA's layout; generated if none is named")
     parser.add_argument("--encoder", help="part selfmm: a BERT's folder or hub id")

@@ -1,14 +1,16 @@
 """A whole evaluation over its stages alone, and over the large model alone.
 
 Alone: a process a core, the UBM on all clips, the large model on the very chunks that the evaluation sends it, second
-looks included. The evaluation has a replica a core. Its wall is taken from when it first tells of small answers to
-when its last part is written; what was done by then is left out of the sum as well. All keep freed memory. The large
-model is a small Qwen2.5-Omni on text; by the thresholds the share that is wanted goes to it, and a quarter of that
-looks twice at most.
+looks included. The evaluation has a replica a core. Then both have one core fewer: Ray's own processes and the UBM's
+workers need some of one, which all cores at work cannot give. The evaluation's wall is taken from when it first tells
+of small answers to when its last part is written; what was done by then is left out of the sum as well. All keep freed
+memory. The large model is a small Qwen2.5-Omni on text; by the thresholds the share that is wanted goes to it, and a
+quarter of that looks twice at most.
 """
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -50,21 +52,26 @@ def measure(out: Path, rounds: int) -> Iterator[Row]:
     from uacs.cluster.session import ray_session
 
     made = material(out / "cascade")
-    found: dict[str, list[float]] = {"over its stages": [], "over large alone": [], "small": [], "large": []}
-    found["each sent"] = []
+    sizes = [CORES, CORES - 1] if CORES > 1 else [CORES]
+    all_of: dict[int, dict[str, list[float]]] = {cores: defaultdict(list) for cores in sizes}
     with ray_session():
         for _ in range(rounds):
-            small = of_processes(made.data, made.ubm, CORES)
-            some, every, share = large_alone(made)
-            wall, answered, asked = whole(made, out / "cascade" / f"run-{time.time_ns()}", share)
-            before = small * answered + some * asked  # what was done when the clock began
-            found["over its stages"].append(wall / (small + some - before))
-            found["over large alone"].append((wall + before) / every)
-            found["small"].append(small / every)
-            found["large"].append(every)
-            found["each sent"].append(some / every / share)
-    of = f"{CLIPS:,} clips, {share:.0%} sent on"
-    yield Row("evaluation over the sum of its stages alone", of, Spread.of(found["over its stages"]), at_most=1.1)
+            for cores, found in all_of.items():
+                small = of_processes(made.data, made.ubm, cores)
+                some, every, share = large_alone(made, cores)
+                wall, answered, asked = whole(made, out / "cascade" / f"run-{time.time_ns()}", share, cores)
+                before = small * answered + some * asked  # what was done when the clock began
+                found["over its stages"].append(wall / (small + some - before))
+                found["over large alone"].append((wall + before) / every)
+                found["small"].append(small / every)
+                found["large"].append(every)
+                found["each sent"].append(some / every / share)
+    for cores, found in all_of.items():
+        with_ = f"{CLIPS:,} clips, models on {cores} of {CORES} cores"
+        yield Row(
+            "evaluation over the sum of its stages alone", with_, Spread.of(found["over its stages"]), at_most=1.1
+        )
+    found, of = all_of[CORES], f"{CLIPS:,} clips, {share:.0%} sent on"
     yield Row("evaluation over the large model alone", of, Spread.of(found["over large alone"]))
     yield Row("the UBM alone over the large model alone", of, Spread.of(found["small"]), digits=3)
     yield Row("large model alone, all cores", of, Spread.of([1000 * s / CLIPS for s in found["large"]]), "ms a clip", 1)
@@ -94,15 +101,15 @@ def answering() -> MllmSettings:
     return MllmSettings(readout="trie", batch_size=CHUNK)
 
 
-def large_alone(made: Material) -> tuple[float, float, float]:
-    """Seconds with all cores of the chunks that the cascade sends, of all clips once, and the share that is sent."""
-    with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as processes:
-        shares = [processes.submit(share_of_large, made, number) for number in range(CORES)]
+def large_alone(made: Material, cores: int) -> tuple[float, float, float]:
+    """Seconds on so many cores of the chunks that the cascade sends, of all clips once, and the share that is sent."""
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as processes:
+        shares = [processes.submit(share_of_large, made, number, cores) for number in range(cores)]
         some, every, sent = zip(*(share.result() for share in shares), strict=True)
-    return sum(some) / CORES, sum(every) / CORES, sum(sent) / CLIPS
+    return sum(some) / cores, sum(every) / cores, sum(sent) / CLIPS
 
 
-def share_of_large(made: Material, number: int) -> tuple[float, float, int]:
+def share_of_large(made: Material, number: int, cores: int) -> tuple[float, float, int]:
     """What one process does: seconds of the chunks of its parts, seconds of all their clips, and clips sent."""
     from uacs.ubm.predictor import SmallPredictor
 
@@ -110,7 +117,7 @@ def share_of_large(made: Material, number: int) -> tuple[float, float, int]:
     data, tau = made.data, made.thresholds
     model = build(made.large, answering(), data.info.score_range)
     predictor = SmallPredictor(made.ubm)
-    seconds, sent, parts = 0.0, 0, data.parts("test")[number::CORES]
+    seconds, sent, parts = 0.0, 0, data.parts("test")[number::cores]
     model.answer(data.read(parts[0])[:CHUNK])  # warms up
 
     def answered(chunks: list[Chunk]) -> list[ChunkAnswer]:
@@ -133,8 +140,9 @@ def share_of_large(made: Material, number: int) -> tuple[float, float, int]:
     return seconds, (time.perf_counter() - began) * len(parts), sent
 
 
-def whole(made: Material, run: Path, share: float) -> tuple[float, float, float]:
-    """Seconds of `uacs evaluate` beyond start-up; of all clips, and of those that are sent, the shares done before."""
+def whole(made: Material, run: Path, share: float, cores: int) -> tuple[float, float, float]:
+    """Seconds of `uacs evaluate` with so many replicas beyond start-up; of all clips, and of those that are sent, the
+    shares done before."""
     from uacs.cluster.evaluation import Models, evaluate
     from uacs.cluster.resources import Resources
     from uacs.config import EvaluationSettings
@@ -146,7 +154,7 @@ def whole(made: Material, run: Path, share: float) -> tuple[float, float, float]
         if counts.small and not begun:
             begun.append((time.time(), counts.small / CLIPS, counts.asked / (share * CLIPS)))
 
-    replicas = Resources(replicas=(CORES, CORES))
+    replicas = Resources(replicas=(cores, cores))
     settings = EvaluationSettings(mllm=answering(), chunk_size=CHUNK, resources=replicas)
     evaluate(Models(made.data, "test", made.ubm, made.large), made.thresholds, run, settings, progress=told)
     written = max(path.stat().st_mtime for path in (run / "outcomes").glob("*.parquet"))

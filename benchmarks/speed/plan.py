@@ -53,9 +53,9 @@ class Setting:
 
 FITTED = Setting("two replicas of work, where four may come", "1-4", 2.0, 30)
 SETTINGS = (
-    Setting("one replica, 0.6 of what it can do", "1", 0.6, 90),
-    Setting("three replicas, 0.85", "3", 2.55, 90),
-    Setting("two replicas, 1.2", "2", 2.4, 45),
+    Setting("one replica, 0.6 of what it can do", "1", 0.6, 60),
+    Setting("three replicas, 0.85", "3", 2.55, 60),
+    Setting("two replicas, 1.2", "2", 2.4, 40),
     Setting("one replica that may become four, 1.6", "1-4", 1.6, 60),
 )
 Sides = tuple[np.ndarray, np.ndarray, np.ndarray]

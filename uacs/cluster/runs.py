@@ -92,7 +92,9 @@ class Run:
         """All outcomes so far, sorted by sample id."""
         if not (done := self.done()):
             raise BadInput(f"{self.folder}: no outcomes yet; run the command that began it again")
-        return self.rows(done, OUTCOME_SCHEMA.names).sort_by("sample_id")
+        table = self.rows(done, OUTCOME_SCHEMA.names).sort_by("sample_id")
+        pa.default_memory_pool().release_unused()  # half of what it took by now, which it would keep
+        return table
 
     def rows(self, parts: Iterable[str], columns: list[str]) -> pa.Table:
         """Columns of the outcomes of some parts, in the parts' order."""
