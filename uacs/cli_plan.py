@@ -1,11 +1,15 @@
 """The command `uacs plan`: how many replicas so many clips a day want."""
 
 import math
+from typing import TYPE_CHECKING
 
 import click
 
 from uacs.cli_options import FOLDER, PLACE, finite, notes
-from uacs.errors import WrongUse
+from uacs.errors import Refused, WrongUse
+
+if TYPE_CHECKING:
+    from uacs.cascade.sizing import Costs
 
 GOALS = (1.0, 2.0, 5.0, 10.0)
 STAGES = ("small", "large", "verify")
@@ -16,13 +20,14 @@ STAGES = ("small", "large", "verify")
     "--price large=2.50"
 )
 @click.argument("run", type=PLACE)
-@click.option("--clips-per-day", type=click.FloatRange(1), callback=finite, required=True, help="As 1e6.")
+@click.option("--clips-per-day", type=click.FloatRange(100, 2e7), callback=finite, required=True, help="As 1e6.")
 @click.option(
     "--peak",
     type=click.FloatRange(1, 20),
+    callback=finite,
     default=2.0,
     show_default=True,
-    help="Clips a second in the busiest moment of the day, over the day's mean.",
+    help="Clips a second at noon, when most come, over the day's mean.",
 )
 @click.option(
     "--p95",
@@ -38,7 +43,7 @@ STAGES = ("small", "large", "verify")
     "--seconds",
     multiple=True,
     metavar="STAGE=[BATCH+]SECONDS",
-    help="Mean of a clip in stage small, large or verify on the machine to come, and of each batch besides, as "
+    help="Mean of a clip in stage small, large or verify on the machine to come, and of a batch besides, as "
     "large=0.1+0.4; default: as RUN measured.",
 )
 @click.option(
@@ -62,7 +67,7 @@ STAGES = ("small", "large", "verify")
     help="Seconds of a request that are no model's.",
 )
 @click.option("--csv", type=FOLDER, help="Write the table to this file as well.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the clips that come.")
 def plan(run, clips_per_day, peak, goals, thresholds, seconds, batch, price, loading, way, csv, seed) -> None:
     """Simulate an endpoint's day, and say how many replicas answer 95 % of the clips in time.
 
@@ -71,24 +76,30 @@ def plan(run, clips_per_day, peak, goals, thresholds, seconds, batch, price, loa
     """
     from uacs.cascade.outcomes import with_decision
     from uacs.cascade.sizing import Day, Service, costs, sized
-    from uacs.cluster.runs import Run, read_thresholds
+    from uacs.cluster.runs import Run, read_thresholds, refuse_other_models
     from uacs.cluster.serving.scaling import replicas_wanted
     from uacs.console import counter
     from uacs.report.plan_text import plan_table, plan_text
 
-    found = Run.open(run)
-    found.metrics()  # raises if it is not finished
-    verifier = "verifier" in found.manifest["identity"]
     each, fixed = _costs(_of_stages("--seconds", seconds))
-    batches = {stage: int(n) for stage, n in _numbers("--batch", batch, 1).items()}
+    batches = {stage: int(n) for stage, n in _numbers("--batch", batch, 1, whole=True).items()}
     prices = _numbers("--price", price, 0)
-    for option, told in (("--batch", {*batches}), ("--price", {*prices}), ("--seconds", {*fixed})):
+    if csv and not csv.absolute().parent.is_dir():
+        raise WrongUse(f"--csv {csv}: no such folder; make it, or name another")
+    found = Run.open(run)
+    identity = found.manifest["identity"]
+    if identity["command"] not in ("calibrate", "evaluate"):
+        raise Refused(f"{run}: a run of `uacs {identity['command']}`; name one of `uacs calibrate` or `uacs evaluate`")
+    found.metrics()  # raises if it is not finished
+    verifier = "verifier" in identity
+    for option, told in (("--batch", {*batches}), ("--price", {*prices})):
         if "verify" in told and not verifier:
             raise WrongUse(f"{option} verify: stage 3 is the large model's in {run}; give that of stage large alone")
     given = read_thresholds(thresholds or found.place("thresholds.json"))
-    clips = costs(with_decision(found.table(), given.tau_small, given.tau_large, given.deferral), each, verifier)
-    if clips.left_out:
-        notes([f"{clips.left_out} clips of {run} have no answer, and are not among those that come"])
+    refuse_other_models(given, identity)
+    table = with_decision(found.table(), given.tau_small, given.tau_large, given.deferral)
+    clips = costs(table, each, verifier, 0.0 if verifier else fixed.pop("verify", 0.0))
+    notes(_filled(clips, str(run)))
     service = Service(Service().batch | batches, fixed, way, loading, prices)
     day, wanted = Day(clips_per_day, peak), sorted(set(goals or GOALS))
     with counter("simulating") as progress:
@@ -97,6 +108,15 @@ def plan(run, clips_per_day, peak, goals, thresholds, seconds, batch, price, loa
     if csv:
         plan_table(plans, service).to_csv(csv, index=False)
         print(f"\n{csv}: the same as a table")
+
+
+def _filled(clips: "Costs", run: str) -> list[str]:
+    """What a run does not know of its clips."""
+    said = [f"{clips.left_out} clips of {run} have no answer, and are not among those that come"] * bool(clips.left_out)
+    for stage, count in clips.filled.items():
+        if count:
+            said.append(f"{count} clips of {run} were not timed in stage {stage}, and have the others' mean there")
+    return said
 
 
 def _of_stages(option: str, words: tuple[str, ...]) -> dict[str, str]:
@@ -112,15 +132,15 @@ def _of_stages(option: str, words: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _numbers(option: str, words: tuple[str, ...], least: float) -> dict[str, float]:
-    return {stage: _number(option, stage, value, least) for stage, value in _of_stages(option, words).items()}
+def _numbers(option: str, words: tuple[str, ...], least: float, whole: bool = False) -> dict[str, float]:
+    return {stage: _number(option, stage, value, least, whole) for stage, value in _of_stages(option, words).items()}
 
 
-def _number(option: str, stage: str, value: str, least: float) -> float:
+def _number(option: str, stage: str, value: str, least: float, whole: bool = False) -> float:
     try:
-        number = float(value)
+        number = int(value) if whole else float(value)
     except ValueError:
-        raise WrongUse(f"{option} {stage}={value}: no number") from None
+        raise WrongUse(f"{option} {stage}={value}: no {'whole ' * whole}number") from None
     if not (math.isfinite(number) and number >= least):
         raise WrongUse(f"{option} {stage}={value}: a number of {least:g} or more is wanted")
     return number

@@ -1,4 +1,4 @@
-"""Ten times the samples, and ten times those: time a sample beyond start-up, and the driver's memory.
+"""Ten times the samples: time a sample beyond start-up, and the driver's memory; `--most 200000` has a hundred times.
 
 Text and short features, a tiny UBM, recorded answers of the large model, which cost nothing: what is left is Ray. The
 runs are `benchmarks.scale`'s, on an object store of 256 MiB; each size is ten times the last, up to `--most`.

@@ -1,5 +1,7 @@
 """Recorded answers as a large model, and what a chunk asks of any model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,19 @@ def test_at_a_pace_a_batch_takes_as_long_as_its_answers_did(tmp_path, monkeypatc
         at_once.answer_and_verify(SAMPLES[:2], small, lambda small, large: np.array([True, True]))
     )
     assert not slept
+
+
+def test_a_run_s_outcomes_are_answers_as_they_lie_there(tmp_path):
+    outcomes = tmp_path / "outcomes"
+    outcomes.mkdir()
+    for part, rows in (("test-00000", slice(0, 2)), ("test-00001", slice(2, 4))):
+        pd.DataFrame({name: values[rows] for name, values in ROWS.items()}).to_parquet(outcomes / f"{part}.parquet")
+    one, other = (mllm.build(f"recorded:{path}", MllmSettings(), RANGE) for path in (outcomes, written(tmp_path)))
+    for mine, theirs in zip(one.answer(SAMPLES[:4]), other.answer(SAMPLES[:4]), strict=True):
+        assert repr(replace(mine, error=None)) == repr(replace(theirs, error=None))
+    before = mllm.fingerprint(f"recorded:{outcomes}")
+    (outcomes / "test-00001.parquet").unlink()
+    assert mllm.fingerprint(f"recorded:{outcomes}") != before
 
 
 def test_out_of_range_is_clipped_and_said_and_what_is_not_there_is_no_guess(tmp_path):

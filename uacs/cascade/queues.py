@@ -64,26 +64,36 @@ class Passed:
     sizes: list[tuple[float, int]]
 
 
-def passed(stage: Stage, arrivals: np.ndarray, seconds: np.ndarray, draw: np.random.Generator) -> Passed:
+Span = tuple[float, float]
+"""From when to when replicas are there and paid for, in seconds; None: from the first clip until the last is done."""
+
+
+def passed(
+    stage: Stage, arrivals: np.ndarray, seconds: np.ndarray, draw: np.random.Generator, span: Span | None = None
+) -> Passed:
     """A stage's clips: they come at `arrivals` (N,), in order, and cost `seconds` (N,) each."""
-    run = _Pool(stage, arrivals, seconds, draw)
+    run = _Pool(stage, seconds, draw, span or (float(arrivals[0]) if len(arrivals) else 0.0, 0.0))
     for i, now in enumerate(arrivals.tolist()):
         run.come(i, now)
     return run.found()
 
 
 def in_line(
-    stages: Sequence[Stage], arrivals: np.ndarray, seconds: Sequence[np.ndarray], draw: np.random.Generator
+    stages: Sequence[Stage],
+    arrivals: np.ndarray,
+    seconds: Sequence[np.ndarray],
+    draw: np.random.Generator,
+    span: Span | None = None,
 ) -> tuple[np.ndarray, list[Passed]]:
     """Stages one behind the other: when each clip is done with all of them (N,), and what passed each.
 
     `seconds` has (N,) for each stage, NaN for clips that do not go there.
     """
     at, found = np.array(arrivals, float), list[Passed]()
-    for stage, each in zip(stages, seconds, strict=True):
+    for stage, each, own in zip(stages, seconds, draw.spawn(len(stages)), strict=True):
         goes = np.flatnonzero(np.isfinite(each))
         goes = goes[np.argsort(at[goes], kind="stable")]
-        found.append(passed(stage, at[goes], each[goes], draw))
+        found.append(passed(stage, at[goes], each[goes], own, span))
         at[goes] = found[-1].done + stage.way
     return at, found
 
@@ -106,10 +116,10 @@ class _Replica:
 class _Pool:
     """A stage under way."""
 
-    def __init__(self, stage: Stage, arrivals: np.ndarray, seconds: np.ndarray, draw: np.random.Generator):
+    def __init__(self, stage: Stage, seconds: np.ndarray, draw: np.random.Generator, span: Span):
         self.stage, self.seconds, self.draw = stage, seconds.tolist(), draw
-        self.done = np.zeros(len(arrivals))
-        start = float(arrivals[0]) if len(arrivals) else 0.0
+        self.done = np.zeros(len(seconds))
+        start, self.end = span
         self.replicas = [_Replica(start, start) for _ in range(stage.replicas)]
         self.lobby: deque[int] = deque()  # those for whom no replica has room
         self.busy, self.held = 0.0, 0.0
@@ -208,8 +218,10 @@ class _Pool:
 
     def found(self) -> Passed:
         """What came of it, once all clips are done."""
+        if self.scaler:
+            self.scaler.look(self, self.end)
         self.advance(math.inf)
-        end = float(self.done.max(initial=0.0))
+        end = float(self.done.max(initial=self.end))
         for replica in self.replicas:
             self._leave(replica, end)
         if self.scaler:

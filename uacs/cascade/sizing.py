@@ -1,14 +1,15 @@
 """How many replicas an endpoint wants for so many clips a day, by what a run measured of its clips.
 
 Clips come by chance, and are a run's, drawn with replacement: so a share of them goes on, and those that take long do.
-They pass the stages of `queues`. Replicas of a number that stays are chosen for the busiest time of the day; an
-autoscaler's for each hour of the day, its policy passed in, as `uacs.cluster.serving.scaling` is Serve's.
+They pass the stages of `queues`. Each hour of the day is to be within the goal: an autoscaler's replicas are tried in
+all of them, its policy passed in, as `uacs.cluster.serving.scaling` is Serve's; those that stay in the busiest.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,40 +17,45 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 
 from uacs.cascade.outcomes import column
-from uacs.cascade.queues import Growth, Passed, Stage, in_line
-from uacs.errors import WrongUse
+from uacs.cascade.queues import Growth, Stage, in_line
+from uacs.errors import BadInput, WrongUse
 
-SMALL, LARGE, VERIFIER = STAGES = ("small", "large", "verify")
+SMALL, LARGE, VERIFY = "small", "large", "verify"
 DAY, HOUR = 86_400.0, 3_600.0
-MOST = 250_000  # clips of the busiest hour that are simulated
-UTILISATION = 0.7  # of replicas whose number is not searched for
-WAIT = 0.1  # share of a goal that the small model may let 95 % of the clips wait
-FEW = 0.01  # of a day's clips: the p95 of an hour that has fewer is chance
-ROOM = 4  # batches that a replica takes on, as `uacs.cluster.serving.application` has it
+NOON = DAY / 2  # the busiest moment
+BEFORE = HOUR / 4  # the busiest hour is simulated from then on, so that it finds the queues that it would
+CLIPS, DAYS = 200_000, 7  # that are simulated at least: as many days, up to so many
+FEW = 1_000  # clips: the p95 of fewer is chance, and they are judged with the next hour's
+BUSY = 0.7  # share of their time, at most, that replicas of the small model and the verifier work
+WAIT = 0.1  # share of the goal that 95 % of the clips may wait for either
 ENOUGH = 8  # times the replicas that could just do it: more would change nothing
+ROOM = 4  # batches that a replica takes on, as `uacs.cluster.serving.application` has it
 
-Told = Callable[[int, int], None]
 Policy = Callable[[float, int, int, float, float, float], int]
 """`replicas_wanted`: of queue (in replicas), fewest, most, clips a second, share that goes on, and seconds a clip."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Costs:
     """Seconds that a run's clips take in each stage, (N,) each by its name, NaN for those that do not go there.
 
-    alone are those of a large model that is asked about every clip (N,), left_out the clips that have no answer.
+    alone are those of a large model that is asked about every clip (N,). left_out clips have no answer; filled are, by
+    stage, those that go there and were not timed: they have the mean of the others.
     """
 
     seconds: dict[str, np.ndarray]
     alone: np.ndarray
     left_out: int = 0
+    filled: dict[str, int] = field(default_factory=dict)
 
     def share(self, stage: str) -> float:
         """How many of the clips go there."""
         return float(np.isfinite(self.seconds[stage]).mean())
 
     def mean(self, stage: str) -> float:
-        """Seconds of a clip that goes there."""
+        """Seconds of a clip that goes there; 0 where none does."""
         return float(np.nanmean(self.seconds[stage])) if self.share(stage) else 0.0
 
 
@@ -61,7 +67,7 @@ class Service:
     replica.
     """
 
-    batch: dict[str, int] = field(default_factory=lambda: {SMALL: 64, LARGE: 16, VERIFIER: 16})
+    batch: dict[str, int] = field(default_factory=lambda: {SMALL: 64, LARGE: 16, VERIFY: 16})
     fixed: dict[str, float] = field(default_factory=dict)
     way: float = 0.03
     loading: float = 120.0
@@ -69,60 +75,58 @@ class Service:
 
     def stage(self, name: str, replicas: int, growth: Growth | None = None) -> Stage:
         """So many replicas; the way is the first's."""
-        way = self.way if name == SMALL else 0.0
-        batch = self.batch[name]
+        batch, way = self.batch[name], self.way if name == SMALL else 0.0
         return Stage(replicas, batch, ROOM * batch, self.fixed.get(name, 0.0), way, growth)
 
     def growing(self, name: str, fewest: int, most: int, policy: Policy) -> Stage:
         """Replicas as an autoscaler's policy wants them."""
-        target = max(1, self.batch[name] // 2)  # what `serving.application` tells Serve
+        target = max(1, self.batch[name] // 2)  # what `uacs.cluster.serving.application` tells Serve
 
         def wanted(load: float, rate: float, seconds: float) -> int:
             return policy(load / target, fewest, most, rate, 1.0, seconds)
 
         return self.stage(name, fewest, Growth(wanted, loading=self.loading))
 
-    def capacity(self, name: str, seconds: float) -> float:
-        """Clips a second of a replica that never waits, at so many seconds each."""
-        return 1 / (seconds + self.fixed.get(name, 0.0) / self.batch[name])
-
 
 @dataclass(frozen=True)
 class Day:
-    """A day's clips, and how many times the mean rate its busiest moment has."""
+    """A day's clips, and how many times the mean rate its busiest moment has, which is noon."""
 
     clips: float
     peak: float = 2.0
 
     @property
     def busiest(self) -> float:
-        """Clips a second in the busiest moment."""
+        """Clips a second at noon."""
         return self.clips / DAY * self.peak
 
-    def at_peak(self, draw: np.random.Generator) -> np.ndarray:
-        """Arrivals of the busiest hour, or of as much of it as has `MOST` clips; seconds, in order."""
-        count = draw.poisson(min(self.busiest * HOUR, MOST))
-        return np.sort(draw.uniform(0, min(HOUR, MOST / self.busiest), count))
+    @property
+    def days(self) -> int:
+        """Days that are simulated."""
+        return min(DAYS, math.ceil(CLIPS / self.clips))
 
-    def through(self, draw: np.random.Generator) -> np.ndarray:
-        """Arrivals from midnight to midnight: a rate like ((1 - cos t) / 2)^k, k as the peak wants it."""
-        k = _sharpness(self.peak)
+    def arrivals(self, draw: np.random.Generator) -> np.ndarray:
+        """When clips come within `days`, in seconds and in order: a rate like ((1 - cos t) / 2)^k, k as the peak is."""
         at = np.linspace(0, DAY, 24 * 60 + 1)
-        rate = ((1 - np.cos(2 * math.pi * at / DAY)) / 2) ** k
+        rate = ((1 - np.cos(2 * math.pi * at / DAY)) / 2) ** _sharpness(self.peak)
         until = np.concatenate([[0], np.cumsum(rate[1:] + rate[:-1])])
-        chances = np.sort(draw.random(draw.poisson(self.clips)))
-        return np.interp(chances, until / until[-1], at)
+        counts = draw.poisson(self.clips, self.days)
+        each = [day * DAY + np.interp(draw.random(n), until / until[-1], at) for day, n in enumerate(counts)]
+        return np.sort(np.concatenate(each))
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Replicas by stage, or the most there were; replica-hours of a day; p50, p95 and p99 of the busiest hour, in
-    seconds; and how much of its paid time the large model is at work. fewest are an autoscaler's of the large model."""
+class Fleet:
+    """Replicas by stage, their hours of a day, and p50, p95 and p99 in seconds of the hour that has the longest p95.
+
+    Where the large model's grow, they are the most that there may be, fewest the fewest. at_work is the share of the
+    large model's paid time that its clips take.
+    """
 
     replicas: dict[str, int]
     hours: dict[str, float]
     latency: tuple[float, float, float]
-    busy: float
+    at_work: float
     fewest: int | None = None
 
     def price(self, prices: Mapping[str, float]) -> float:
@@ -132,165 +136,195 @@ class Pool:
 
 @dataclass(frozen=True)
 class Sized:
-    """What answers 95 % of the clips within `goal` seconds: replicas of a number that stays, an autoscaler's, and
-    those of the large model alone. None where no number does."""
+    """What answers 95 % of the clips within `goal` seconds: replicas that stay, an autoscaler's, and those that stay of
+    the large model alone. None where no number does."""
 
     goal: float
-    fixed: Pool | None
-    grown: Pool | None
-    alone: Pool | None
+    fixed: Fleet | None
+    grown: Fleet | None
+    alone: Fleet | None
 
 
-def costs(table: pa.Table, given: Mapping[str, float], verifier: bool = False) -> Costs:
+def costs(table: pa.Table, given: Mapping[str, float], verifier: bool = False, again: float = 0.0) -> Costs:
     """What the clips of an outcome table cost; `given` are mean seconds of stages on another machine.
 
-    verifier: stage 3 has replicas of its own, else it is the large model's. Raises `WrongUse` where nobody knows a
-    stage's seconds.
+    verifier: stage 3 has replicas of its own, else it is the large model's, where each second look takes `again`
+    besides. Raises `WrongUse` where nobody knows a stage's seconds, `BadInput` where there are no clips.
     """
     answered = np.isfinite(column(table, "u_small"))
+    if not answered.any():
+        raise BadInput("no clip has an answer of the small model, so nothing is known of those to come")
     stage = np.array(table["stage"].to_pylist(), object)[answered]
     everyone, twice = np.ones(len(stage), bool), stage == "verify"
-    sent = np.isin(stage, ["large", "average", "verify"])
+    sent, filled = np.isin(stage, ["large", "average", "verify"]), {}
 
     def seconds(name: str, goes: np.ndarray) -> np.ndarray:
-        return _seconds(column(table, f"seconds_{name}")[answered], goes, given.get(name), name)
+        measured = column(table, f"seconds_{name}")[answered]
+        filled[name] = int(np.count_nonzero(goes & ~np.isfinite(measured)))
+        return np.where(goes, _seconds(measured, given.get(name), name), np.nan)
 
     small, alone = seconds(SMALL, everyone), seconds(LARGE, everyone)
-    again = seconds(VERIFIER, twice) if twice.any() else np.full(len(stage), np.nan)
+    look = seconds(VERIFY, twice) if twice.any() else np.full(len(stage), np.nan)
     large = np.where(sent, alone, np.nan)
     if verifier:
-        every = {SMALL: small, LARGE: large, VERIFIER: again}
+        every = {SMALL: small, LARGE: large, VERIFY: look}
     else:
-        every = {SMALL: small, LARGE: large + np.where(twice, again, 0.0)}
-    return Costs(every, alone, int(np.count_nonzero(~answered)))
+        every = {SMALL: small, LARGE: large + np.where(twice, look + again, 0.0)}
+    return Costs(every, alone, int(np.count_nonzero(~answered)), filled)
 
 
-def _seconds(measured: np.ndarray, goes: np.ndarray, mean: float | None, said: str) -> np.ndarray:
-    """Seconds of the clips that go there; those that have none have the mean of the others."""
+def _seconds(measured: np.ndarray, mean: float | None, name: str) -> np.ndarray:
+    """Everyone's seconds: what was measured, else the mean of that, all as much faster as the mean is to be."""
     known = measured[np.isfinite(measured)]
-    if not len(known) and mean is None:
-        raise WrongUse(f"the answers carry no seconds of stage {said}; say --seconds {said}=SECONDS")
     own = float(known.mean()) if len(known) else 0.0
+    if not len(known) and mean is None:
+        raise WrongUse(f"the answers carry no seconds of stage {name}; say --seconds {name}=SECONDS")
     filled = np.where(np.isfinite(measured), measured, own)
-    if mean is not None:
-        filled = filled * (mean / own) if own else np.full(len(measured), mean)
-    return np.where(goes, filled, np.nan)
+    if mean is None:
+        return filled
+    return filled * (mean / own) if own else np.full(len(measured), mean)
 
 
 def sized(
-    clips: Costs, day: Day, goals: list[float], service: Service, policy: Policy, seed: int, told: Told
+    clips: Costs,
+    day: Day,
+    goals: list[float],
+    service: Service,
+    policy: Policy,
+    seed: int,
+    told: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Sized]:
-    """Replicas for each goal; `told` hears how many of how many are done."""
-    peak, whole = (_Traffic(clips, service, seed, at) for at in (day.at_peak, day.through))
-    lonely = Costs({LARGE: clips.alone}, clips.alone)
-    # nobody asks the small model there, so the way is the large model's
-    alone = _Traffic(lonely, replace(service, fixed={LARGE: service.fixed.get(LARGE, 0.0)}), seed, day.at_peak)
-    found = []
+    """Replicas for each goal; `told` hears how many of how many searches are over."""
+    ours = _Traffic(clips, day, service, seed)
+    lonely = _Traffic(Costs({LARGE: clips.alone}, clips.alone), day, service, seed)
+    found: list[Sized] = []
     for goal in goals:
-        fixed = peak.fixed(goal)
-        grown = whole.grown(goal, fixed, policy) if fixed else None
-        found.append(Sized(goal, fixed, grown, alone.fixed(goal)))
-        told(len(found), len(goals))
+        told(3 * len(found), 3 * len(goals))
+        fixed, alone = ours.staying(goal), lonely.staying(goal)
+        told(3 * len(found) + 2, 3 * len(goals))
+        found.append(Sized(goal, fixed, ours.growing(goal, fixed, policy) if fixed else None, alone))
+    told(3 * len(goals), 3 * len(goals))
     return found
 
 
 class _Traffic:
-    """Clips that come, and what becomes of them with so many replicas; the same ones whatever is tried."""
+    """Clips that come, and what becomes of them with so many replicas; the same clips, whatever is tried."""
 
-    def __init__(
-        self, clips: Costs, service: Service, seed: int, arrivals: Callable[[np.random.Generator], np.ndarray]
-    ):
-        self.clips, self.service, self.seed = clips, service, seed
-        draw = np.random.default_rng(seed)
-        self.at = arrivals(draw)
-        drawn = draw.integers(len(clips.alone), size=len(self.at))
-        self.seconds = {name: seconds[drawn] for name, seconds in clips.seconds.items()}
-        self.rate = len(self.at) / (self.at[-1] - self.at[0])
+    def __init__(self, clips: Costs, day: Day, service: Service, seed: int):
+        self.clips, self.day, self.service, self.seed = clips, day, service, seed
+        at = day.arrivals(np.random.default_rng([seed, 0]))
+        drawn = np.random.default_rng([seed, 1]).integers(len(clips.alone), size=len(at))
+        self.whole = _Clips(at, {name: seconds[drawn] for name, seconds in clips.seconds.items()})
+        of_day = at % DAY
+        self.noon = self.whole.part((of_day >= NOON - HOUR / 2 - BEFORE) & (of_day < NOON + HOUR / 2))
+        self.tried = cache(self._tried)
         self.before = cache(self._before)
 
-    def fixed(self, goal: float) -> Pool | None:
-        """The fewest replicas, of a number that stays, by which 95 % of the clips are answered within `goal`."""
-        if self._unhurried() > goal or (small := self._small(goal)) is None:
+    def staying(self, goal: float) -> Fleet | None:
+        """The fewest replicas, of a number that stays, which answer 95 % of the busiest hour's clips within `goal`."""
+        others = {name: self._others(name, goal) for name in self.clips.seconds if name != LARGE}
+        if any(count is None for count in others.values()):
             return None
-        behind = {name: self._just(name, UTILISATION) for name in self.seconds if name == VERIFIER}
+
+        def tried(large: int) -> Fleet | None:
+            fleet = self.tried(tuple({name: others.get(name, large) for name in self.clips.seconds}.items()))
+            return fleet if fleet.latency[1] <= goal else None
+
         least = self._just(LARGE, 1.0)
+        return _fewest(tried, least, ENOUGH * (least + 1))
 
-        def tried(large: int) -> Pool | None:
-            found = self._pool({SMALL: small} | {LARGE: large} | behind)
-            return found if found.latency[1] <= goal else None
+    def growing(self, goal: float, fixed: Fleet, policy: Policy) -> Fleet | None:
+        """The fewest that an autoscaler of the large model may go down to, so that each hour is within the goal."""
+        most = 2 * fixed.replicas[LARGE]
 
-        return _fewest(tried, least, ENOUGH * least + ENOUGH)
+        def tried(fewest: int) -> Fleet | None:
+            fleet = self.tried(tuple((fixed.replicas | {LARGE: most}).items()), fewest, policy)
+            return fleet if fleet.latency[1] <= goal else None
 
-    def grown(self, goal: float, fixed: Pool, policy: Policy) -> Pool | None:
-        """The fewest that an autoscaler may leave, so that each hour of the day is within the goal."""
-        most = {name: 2 * fixed.replicas[name] for name in self.seconds if name != SMALL}
+        return _fewest(tried, 1, most)
 
-        def tried(fewest: int) -> Pool | None:
-            starts = {LARGE: fewest, VERIFIER: 1}
-            stages = {name: self.service.growing(name, starts[name], count, policy) for name, count in most.items()}
-            found = replace(self._pool(fixed.replicas, stages), fewest=fewest)
-            return found if found.latency[1] <= goal else None
-
-        return _fewest(tried, 1, most[LARGE])
-
-    def _small(self, goal: float) -> int | None:
-        """The fewest replicas of the small model which keep clips waiting for little of the goal."""
-        if SMALL not in self.seconds:
-            return 0
-        least = self._just(SMALL, UTILISATION)
-        unhurried = self.seconds[SMALL] + self.service.fixed.get(SMALL, 0.0) + self.service.way
-
-        def tried(count: int) -> int | None:
-            waited = self.before(count)[0] - self.at - unhurried
-            return count if np.percentile(waited, 95) <= WAIT * goal else None
-
-        return _fewest(tried, least, ENOUGH * least + ENOUGH)
-
-    def _just(self, name: str, utilisation: float) -> int:
-        """Replicas that can just do it, at so much of their time."""
-        goes = np.isfinite(self.seconds[name])
+    def _others(self, name: str, goal: float) -> int | None:
+        """The fewest replicas of the small model, or of the verifier, which let clips wait for little of the goal."""
+        clips = self.noon
+        goes = np.isfinite(clips.seconds[name])
         if not goes.any():
             return 1
-        each = float(self.seconds[name][goes].mean())
-        load = self.rate * goes.mean() / self.service.capacity(name, each)
-        return max(1, math.ceil(load / utilisation))
+        came = clips.at + (np.nan_to_num(clips.seconds[LARGE]) if name == VERIFY else 0.0)
+        order = np.flatnonzero(goes)[np.argsort(came[goes], kind="stable")]
+        came, seconds = came[order], clips.seconds[name][order]
 
-    def _unhurried(self) -> float:
-        """The p95 of clips that never wait."""
-        alone = [np.nan_to_num(seconds + self.service.fixed.get(name, 0.0)) for name, seconds in self.seconds.items()]
-        return float(np.percentile(sum(alone), 95)) + self.service.way
+        def tried(count: int) -> int | None:
+            stage = replace(self.service.stage(name, count), way=0.0)
+            done, _ = in_line([stage], came, [seconds], np.random.default_rng([self.seed, 2]))
+            return count if np.percentile(done - came - seconds - stage.fixed, 95) <= WAIT * goal else None
 
-    def _before(self, small: int) -> tuple[np.ndarray, list[Passed]]:
-        """When the small model is done with each clip, with so many replicas."""
-        if not small:
-            return self.at + self.service.way, []
-        stage = self.service.stage(SMALL, small)
-        return in_line([stage], self.at, [self.seconds[SMALL]], np.random.default_rng(self.seed))
+        least = self._just(name, BUSY)
+        return _fewest(tried, least, ENOUGH * (least + 1))
 
-    def _pool(self, replicas: dict[str, int], growing: dict[str, Stage] | None = None) -> Pool:
-        """What comes of so many replicas."""
-        at, passed = self.before(replicas.get(SMALL, 0))
-        names = [name for name in self.seconds if name != SMALL]
-        stages = [(growing or {}).get(name) or self.service.stage(name, replicas[name]) for name in names]
-        done, behind = in_line(stages, at, [self.seconds[name] for name in names], np.random.default_rng(self.seed + 1))
-        by_name = dict(zip([SMALL] * len(passed) + names, [*passed, *behind], strict=True))
-        hours = {name: DAY / HOUR * replicas[name] for name in by_name}
-        hours |= {name: by_name[name].held / HOUR for name in growing or ()}
-        most = {name: max(count for _, count in found.sizes) for name, found in by_name.items()}
-        large = by_name[LARGE]
-        return Pool(most, hours, self._latency(done), large.busy / large.held if large.held else 0.0)
+    def _just(self, name: str, busy: float) -> int:
+        """Replicas that can do it at noon, in full batches, in so much of their time."""
+        each = self.clips.mean(name) + self.service.fixed.get(name, 0.0) / self.service.batch[name]
+        return max(1, math.ceil(self.day.busiest * self.clips.share(name) * each / busy))
 
-    def _latency(self, done: np.ndarray) -> tuple[float, float, float]:
-        """p50, p95 and p99 of the hour whose p95 is the longest."""
-        waited, hour = done - self.at, (self.at // HOUR).astype(int)
-        ends = np.flatnonzero(np.diff(hour)) + 1
-        hours = [part for part in np.split(waited, ends) if len(part) >= FEW * len(waited)]
-        p50, p95, p99 = max((tuple(np.percentile(part, (50, 95, 99))) for part in hours), key=lambda three: three[1])
-        return float(p50), float(p95), float(p99)
+    def _tried(self, replicas: tuple[tuple[str, int], ...], fewest: int | None = None, policy=None) -> Fleet:
+        """What comes of so many replicas at noon or, where those of the large model grow, in whole days."""
+        counts, clips, span = dict(replicas), self.noon, None
+        stages = {name: self.service.stage(name, count) for name, count in counts.items()}
+        if fewest is not None:
+            stages[LARGE] = self.service.growing(LARGE, fewest, counts[LARGE], policy)
+            clips, span = self.whole, (0.0, DAY * self.day.days)
+        at = self.before(counts[SMALL], fewest is None) if SMALL in counts else clips.at + self.service.way
+        rest = [name for name in counts if name != SMALL]
+        seconds = [clips.seconds[name] for name in rest]
+        done, passed = in_line(
+            [stages[name] for name in rest], at, seconds, np.random.default_rng([self.seed, 3]), span
+        )
+        hours = {name: DAY / HOUR * count for name, count in counts.items()}
+        if fewest is not None:
+            hours[LARGE] = passed[rest.index(LARGE)].held / self.day.days / HOUR
+        busy = self.day.clips * self.clips.share(LARGE) * self.clips.mean(LARGE) / HOUR
+        return Fleet(counts, hours, _longest(clips.at, done, fewest is None), busy / hours[LARGE], fewest)
+
+    def _before(self, small: int, noon: bool) -> np.ndarray:
+        """When so many replicas of the small model are done with each clip (N,)."""
+        clips, stage = self.noon if noon else self.whole, self.service.stage(SMALL, small)
+        return in_line([stage], clips.at, [clips.seconds[SMALL]], np.random.default_rng([self.seed, 2]))[0]
 
 
-def _fewest(tried, least: int, most: int):
-    """What `tried` makes of the fewest of least ... most by which it makes anything; None if it never does."""
+@dataclass(frozen=True)
+class _Clips:
+    """When they come (N,), in order, and their seconds in each stage (N,)."""
+
+    at: np.ndarray
+    seconds: dict[str, np.ndarray]
+
+    def part(self, mask: np.ndarray) -> "_Clips":
+        """Those of a mask (N,)."""
+        return _Clips(self.at[mask], {name: seconds[mask] for name, seconds in self.seconds.items()})
+
+
+def _longest(at: np.ndarray, done: np.ndarray, noon: bool) -> tuple[float, float, float]:
+    """p50, p95 and p99 of the hour of the day with the longest p95, or of noon's: from half past to half past.
+
+    All days are together; hours of few clips are one with their neighbours.
+    """
+    waited, hour = done - at, ((at % DAY + HOUR / 2) // HOUR).astype(int) % 24
+    groups: list[np.ndarray] = []
+    for h in [12] if noon else range(24):
+        now = waited[hour == h]
+        if groups and len(groups[-1]) < FEW:
+            groups[-1] = np.concatenate([groups[-1], now])
+        else:
+            groups.append(now)
+    if len(groups) > 1 and len(groups[-1]) < FEW:
+        last = groups.pop()
+        groups[-1] = np.concatenate([groups[-1], last])
+    p50, p95, p99 = max((np.percentile(group, (50, 95, 99)) for group in groups), key=lambda three: three[1])
+    return float(p50), float(p95), float(p99)
+
+
+def _fewest(tried: Callable[[int], Found | None], least: int, most: int) -> Found | None:
+    """What `tried` makes of the fewest of least ... most by which it makes anything, if more never are worse."""
     low, high = least, least
     while (found := tried(high)) is None:
         if high >= most:

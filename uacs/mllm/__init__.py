@@ -1,8 +1,8 @@
 """The large models: one interface, one file a family.
 
 A large model is a plain object: built once, then asked with lists of samples. `SPEC` is a hub id or
-a folder, whose config names its family, or `recorded:FILE.parquet`. `build` makes what the cascade asks,
-`load` the torch module inside it.
+a folder, whose config names its family, or `recorded:PARQUET`, a file or the folder of a run's outcomes.
+`build` makes what the cascade asks, `load` the torch module inside it.
 """
 
 import importlib
@@ -258,7 +258,7 @@ def fingerprint(spec: str) -> str:
     """What tells this model from another: the contents of its folder or file, the commit of a hub id."""
     check(spec)
     if spec.startswith(RECORDED):
-        return RECORDED + fingerprints.of_file(Path(spec.removeprefix(RECORDED)))
+        return RECORDED + fingerprints.of_place(Path(spec.removeprefix(RECORDED)))
     if Path(spec).is_dir():
         return fingerprints.of_folder(Path(spec))
     from transformers import PreTrainedConfig

@@ -17,7 +17,9 @@ OPTIONAL = ("p_large", "y_verify", "u_verify", "seconds_large", "seconds_verify"
 
 
 class RecordedAnswers:
-    """The Parquet file `sample_id, y_large, u_large` and optionally `y_verify, u_verify, seconds_*`.
+    """A Parquet file of `sample_id, y_large, u_large` and optionally `y_verify, u_verify, seconds_*`; a folder of such.
+
+    A run's `outcomes` are such a folder.
 
     Uncertainties are taken as they are; scores outside `score_range` are set to its end and said to be
     `clipped`. A sample that is not in the file, or has no score there, is `unavailable`. At a `pace` above 0 a batch
@@ -77,7 +79,7 @@ class RecordedAnswers:
 
 
 def read_answers(path: str) -> dict[str, np.ndarray]:
-    """The columns of a file of answers, (N,) each; raises `BadInput` naming file, column or sample."""
+    """The columns of a file of answers, or a folder of them, (N,) each; raises `BadInput` naming the fault's place."""
     try:
         table = pq.read_table(path)
     except FileNotFoundError:

@@ -106,7 +106,7 @@ def carry(study: Study, name: str) -> bool:
     other, main = study.settings.elsewhere[name], study.settings.main
     thresholds, answered = thresholds_of(study, main), study.small(study.settings.seeds[0], f"at-{name}")
     taus, place = (thresholds.tau_small, thresholds.tau_large), study.fault(main, f"at-{name}")
-    recorded = other.recorded and fingerprints.of_file(Path(other.recorded.removeprefix(mllm.RECORDED)))
+    recorded = other.recorded and fingerprints.of_place(Path(other.recorded.removeprefix(mllm.RECORDED)))
     made = fingerprints.of_settings([smalls.made_of(answered), *taus, recorded])
     if smalls.made_of(place) == made:
         return False
