@@ -20,7 +20,7 @@ STAGES = ("small", "large", "verify")
     "--price large=2.50"
 )
 @click.argument("run", type=PLACE)
-@click.option("--clips-per-day", type=click.FloatRange(100, 2e7), callback=finite, required=True, help="As 1e6.")
+@click.option("--clips-per-day", type=click.FloatRange(100, 1e7), callback=finite, required=True, help="As 1e6.")
 @click.option(
     "--peak",
     type=click.FloatRange(1, 20),
@@ -36,20 +36,23 @@ STAGES = ("small", "large", "verify")
     callback=lambda c, o, values: [finite(c, o, value) for value in values],
     multiple=True,
     metavar="SECONDS",
-    help="In which 95 % are to be answered; give it more than once; 1, 2, 5 and 10.",
+    help="A goal: seconds within which 95 % are answered; may be given more than once; default: 1, 2, 5 and 10.",
 )
 @click.option("--thresholds", type=PLACE, help="Which clips go on; default: RUN's own thresholds.json.")
 @click.option(
     "--seconds",
     multiple=True,
     metavar="STAGE=[BATCH+]SECONDS",
-    help="Mean of a clip in stage small, large or verify on the machine to come, and of a batch besides, as "
+    help="Mean of a clip in stage small, large or verify on the machine that you will use, and of a batch besides, as "
     "large=0.1+0.4; default: as RUN measured.",
 )
 @click.option(
-    "--batch", multiple=True, metavar="STAGE=CLIPS", help="Most clips that are answered at once; small=64, large=16."
+    "--batch",
+    multiple=True,
+    metavar="STAGE=CLIPS",
+    help="Most clips that are answered at once; default: small=64, large=16, verify=16.",
 )
-@click.option("--price", multiple=True, metavar="STAGE=PRICE", help="Of a replica's hour, as large=2.50.")
+@click.option("--price", multiple=True, metavar="STAGE=PRICE", help="Price of one replica for an hour, as large=2.50.")
 @click.option(
     "--loading",
     type=click.FloatRange(0),
@@ -74,8 +77,9 @@ def plan(run, clips_per_day, peak, goals, thresholds, seconds, batch, price, loa
     RUN is one of `uacs calibrate` or `uacs evaluate`: its clips and their seconds are what comes. Three ways are
     compared: replicas that stay, Serve's autoscaling, and the large model alone.
     """
+    from uacs.cascade import sizing
     from uacs.cascade.outcomes import with_decision
-    from uacs.cascade.sizing import Day, Service, costs, sized
+    from uacs.cascade.sizing import Day, Service, costs
     from uacs.cluster.runs import Run, read_thresholds, refuse_other_models
     from uacs.cluster.serving.scaling import replicas_wanted
     from uacs.console import counter
@@ -103,10 +107,10 @@ def plan(run, clips_per_day, peak, goals, thresholds, seconds, batch, price, loa
     service = Service(Service().batch | batches, fixed, way, loading, prices)
     day, wanted = Day(clips_per_day, peak), sorted(set(goals or GOALS))
     with counter("simulating") as progress:
-        plans = sized(clips, day, wanted, service, replicas_wanted, seed, progress)
-    print(plan_text(plans, clips, day, service))
+        found_plan = sizing.plan(clips, day, wanted, service, replicas_wanted, seed, progress)
+    print(plan_text(found_plan, clips, day, service))
     if csv:
-        plan_table(plans, service).to_csv(csv, index=False)
+        plan_table(found_plan, service).to_csv(csv, index=False)
         print(f"\n{csv}: the same as a table")
 
 
@@ -114,7 +118,12 @@ def _filled(clips: "Costs", run: str) -> list[str]:
     """What a run does not know of its clips."""
     said = [f"{clips.left_out} clips of {run} have no answer, and are not among those that come"] * bool(clips.left_out)
     for stage, count in clips.filled.items():
-        if count:
+        if count and stage == "alone":
+            mend = "`uacs evaluate --all-stages` asks about everyone"
+            said.append(
+                f"{count} clips of {run} never went to the large model; alone it takes the others' mean; {mend}"
+            )
+        elif count:
             said.append(f"{count} clips of {run} were not timed in stage {stage}, and have the others' mean there")
     return said
 

@@ -114,6 +114,7 @@ class Rehearsal:
         self.bodies = of_demo(demo)
         at = {sample_id: i for i, sample_id in enumerate(table["sample_id"].to_pylist())}
         rows, found = [at[body["sample_id"]] for body in self.bodies], costs(table, {})
+        assert not found.left_out  # rows are the table's
         self.costs = Costs({name: each[rows] for name, each in found.seconds.items()}, found.alone[rows])
 
     def load(self, setting: Setting) -> float:

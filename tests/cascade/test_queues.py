@@ -101,7 +101,7 @@ def test_replicas_come_when_need_lasts_and_go_when_it_does_not():
     # under way at 1 ... 12 s; wanted for more than 3 s at 4 s, and there at 14 s, when nobody is left: from 14 s on
     # the mean over 2 s is 0, and so for more than 4 s at 18 s, when the second goes again
     assert found.sizes[:3] == [(0.0, 1), (14.0, 2), (18.0, 1)]
-    assert loads[3] == (1.0, 0.0, 12.5)  # at 4 s: one under way, none that came within 2 s
+    assert loads[3] == (1.0, 0.0, 0.0)  # at 4 s: one under way, none came within 2 s, nothing was finished
     assert found.done.tolist() == [12.5, 41.0, 61.0]
     assert found.held == 61.0 + (18.0 - 4.0)
 

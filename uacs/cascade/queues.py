@@ -17,6 +17,7 @@ import numpy as np
 Wanted = Callable[[float, float, float], int]
 """Replicas, by clips that wait or are under way, clips that come a second, and seconds that one costs; all means."""
 
+BATCHES = 20  # of a replica, by which it knows what a clip costs
 FORESEEN = 4096  # random numbers that are drawn at once
 
 
@@ -106,6 +107,15 @@ class _Replica:
     free: float
     at_work: int = 0
     waiting: deque[int] = field(default_factory=deque)
+    took: float = 0.0  # of the batch that it is at
+    batches: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=BATCHES))
+    warm: bool = False
+
+    def note(self) -> None:
+        """The batch that it was at is over: noted, unless it was its first, as `uacs.cluster.serving.scaling` does."""
+        if self.at_work and self.warm:
+            self.batches.append((self.took, self.at_work))
+        self.warm = self.warm or bool(self.at_work)
 
     @property
     def load(self) -> int:
@@ -184,20 +194,20 @@ class _Pool:
     def _work(self, replica: _Replica, now: float) -> None:
         """Have a replica do what it has begun, or would have, by now."""
         while replica.free <= now:
+            if self.scaler:
+                replica.note()
+            replica.at_work = 0
             if not replica.waiting:
-                replica.at_work = 0
                 return
             taken = min(self.stage.batch, len(replica.waiting))
             self._begin(replica, [replica.waiting.popleft() for _ in range(taken)], replica.free)
 
     def _begin(self, replica: _Replica, clips: list[int], now: float) -> None:
         took = self.stage.fixed + sum(self.seconds[i] for i in clips)
-        replica.free, replica.at_work = now + took, len(clips)
+        replica.free, replica.at_work, replica.took = now + took, len(clips), took
         self.busy += took
         for i in clips:
             self.done[i] = replica.free
-        if self.scaler:
-            self.scaler.batches.append((took, len(clips)))
 
     def grow(self, since: float, ready: float) -> None:
         """A replica more, asked for at `since`."""
@@ -241,7 +251,6 @@ class _Scaler:
         self.came: deque[float] = deque()  # arrivals within look_back
         looks = max(1, round(growth.look_back / growth.every))
         self.loads = deque([0] * round(idle / growth.every), looks)
-        self.batches: deque[tuple[float, int]] = deque(maxlen=20)
         self.streak = 0  # looks in a row that wanted more (above 0) or fewer (below)
 
     def look(self, pool: _Pool, now: float) -> None:
@@ -262,7 +271,7 @@ class _Scaler:
         self.loads.append(pool.load)
         if now >= self.report:
             self.report += growth.reports
-            self._told(now)
+            self._told(pool, now)
         there = len(pool.replicas) + len(self.coming)
         more = 0 if self.wanted is None else self.wanted - there
         if more > 0:
@@ -277,14 +286,17 @@ class _Scaler:
             self._fewer(pool, -more, now)
             self.streak = 0
 
-    def _told(self, now: float) -> None:
-        """What is wanted by what there has been of late; nothing is known before the first batch."""
+    def _told(self, pool: _Pool, now: float) -> None:
+        """What is wanted by what there has been of late; of load alone, while no replica knows what a clip costs."""
         while self.came and self.came[0] <= now - self.growth.look_back:
             self.came.popleft()
-        if self.batches:
-            seconds = sum(took for took, _ in self.batches) / sum(clips for _, clips in self.batches)
-            load, rate = sum(self.loads) / len(self.loads), len(self.came) / self.growth.look_back
-            self.wanted = self.growth.wanted(load, rate, seconds)
+        each = [
+            sum(took for took, _ in replica.batches) / sum(clips for _, clips in replica.batches)
+            for replica in pool.replicas
+            if replica.batches
+        ]
+        load, rate = sum(self.loads) / len(self.loads), len(self.came) / self.growth.look_back
+        self.wanted = self.growth.wanted(load, rate, sum(each) / len(each) if each else 0.0)
 
     def _fewer(self, pool: _Pool, many: int, now: float) -> None:
         """First those that do not answer yet."""

@@ -21,14 +21,18 @@ from uacs.cascade.queues import Growth, Stage, in_line
 from uacs.errors import BadInput, WrongUse
 
 SMALL, LARGE, VERIFY = "small", "large", "verify"
+ALONE = "alone"
 DAY, HOUR = 86_400.0, 3_600.0
 NOON = DAY / 2  # the busiest moment
-BEFORE = HOUR / 4  # the busiest hour is simulated from then on, so that it finds the queues that it would
-CLIPS, DAYS = 200_000, 7  # that are simulated at least: as many days, up to so many
-FEW = 1_000  # clips: the p95 of fewer is chance, and they are judged with the next hour's
+BEFORE = HOUR  # the busiest hour is simulated from then on, so that it finds the queues that it would
+CLIPS, DAYS = 200_000, 7  # at least so many clips are simulated, in at most so many whole days
+NOONS, DAYS_OF_NOON = 20_000, 400  # and in the busiest hours of as many days as have so many
+FEW = 1_000  # clips: hours that have fewer are judged with the next
+DOUBT = 2.0  # standard errors: of 24 hours one is late by chance where no more clips are than so many beyond 5 %
 BUSY = 0.7  # share of their time, at most, that replicas of the small model and the verifier work
 WAIT = 0.1  # share of the goal that 95 % of the clips may wait for either
-ENOUGH = 8  # times the replicas that could just do it: more would change nothing
+ATMOST = 1.25  # times what they can do may come at noon: the hour about it has less
+ENOUGH = 8  # times the replicas that could just do it: beyond, little changes
 ROOM = 4  # batches that a replica takes on, as `uacs.cluster.serving.application` has it
 
 Policy = Callable[[float, int, int, float, float, float], int]
@@ -42,7 +46,7 @@ class Costs:
     """Seconds that a run's clips take in each stage, (N,) each by its name, NaN for those that do not go there.
 
     alone are those of a large model that is asked about every clip (N,). left_out clips have no answer; filled are, by
-    stage, those that go there and were not timed: they have the mean of the others.
+    stage, those that go there and were not timed, "alone" those of all: they have the mean of the others.
     """
 
     seconds: dict[str, np.ndarray]
@@ -102,31 +106,39 @@ class Day:
 
     @property
     def days(self) -> int:
-        """Days that are simulated."""
+        """Whole days that are simulated."""
         return min(DAYS, math.ceil(CLIPS / self.clips))
 
-    def arrivals(self, draw: np.random.Generator) -> np.ndarray:
-        """When clips come within `days`, in seconds and in order: a rate like ((1 - cos t) / 2)^k, k as the peak is."""
+    @property
+    def noons(self) -> int:
+        """Busiest hours that are simulated, of as many days."""
+        return min(DAYS_OF_NOON, math.ceil(NOONS / (self.busiest * HOUR)))
+
+    def arrivals(self, draw: np.random.Generator, days: int = 1) -> np.ndarray:
+        """When clips come within some days, in seconds and in order: a rate like ((1 - cos t) / 2)^k, k by the peak."""
         at = np.linspace(0, DAY, 24 * 60 + 1)
         rate = ((1 - np.cos(2 * math.pi * at / DAY)) / 2) ** _sharpness(self.peak)
         until = np.concatenate([[0], np.cumsum(rate[1:] + rate[:-1])])
-        counts = draw.poisson(self.clips, self.days)
+        counts = draw.poisson(self.clips, days)
         each = [day * DAY + np.interp(draw.random(n), until / until[-1], at) for day, n in enumerate(counts)]
         return np.sort(np.concatenate(each))
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Replicas by stage, their hours of a day, and p50, p95 and p99 in seconds of the hour that has the longest p95.
+    """Replicas by stage, their hours of a day, and p50, p95 and p99 in seconds: of noon's hour, by which those are
+    chosen that stay, or of the hour with the longest p95 where the large model's grow, the most that may be; fewest are
+    the fewest then.
 
-    Where the large model's grow, they are the most that there may be, fewest the fewest. at_work is the share of the
-    large model's paid time that its clips take.
+    at_work is the share of the large model's paid time that its clips' own seconds are, late the p95 in seconds that is
+    held against goals: noon's or, of all hours, the longest that is beyond chance.
     """
 
     replicas: dict[str, int]
     hours: dict[str, float]
     latency: tuple[float, float, float]
     at_work: float
+    late: float
     fewest: int | None = None
 
     def price(self, prices: Mapping[str, float]) -> float:
@@ -137,12 +149,21 @@ class Fleet:
 @dataclass(frozen=True)
 class Sized:
     """What answers 95 % of the clips within `goal` seconds: replicas that stay, an autoscaler's, and those that stay of
-    the large model alone. None where no number does."""
+    the large model alone. None where none was found."""
 
     goal: float
     fixed: Fleet | None
     grown: Fleet | None
     alone: Fleet | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each goal takes, and the p95 in seconds of clips that never wait: of the cascade, and of the large model."""
+
+    sized: list[Sized]
+    unhurried: float
+    unhurried_alone: float
 
 
 def costs(table: pa.Table, given: Mapping[str, float], verifier: bool = False, again: float = 0.0) -> Costs:
@@ -158,14 +179,13 @@ def costs(table: pa.Table, given: Mapping[str, float], verifier: bool = False, a
     everyone, twice = np.ones(len(stage), bool), stage == "verify"
     sent, filled = np.isin(stage, ["large", "average", "verify"]), {}
 
-    def seconds(name: str, goes: np.ndarray) -> np.ndarray:
+    def seconds(name: str, goes: np.ndarray, called: str | None = None) -> np.ndarray:
         measured = column(table, f"seconds_{name}")[answered]
-        filled[name] = int(np.count_nonzero(goes & ~np.isfinite(measured)))
+        filled[called or name] = int(np.count_nonzero(goes & ~np.isfinite(measured)))
         return np.where(goes, _seconds(measured, given.get(name), name), np.nan)
 
-    small, alone = seconds(SMALL, everyone), seconds(LARGE, everyone)
+    small, large, alone = seconds(SMALL, everyone), seconds(LARGE, sent), seconds(LARGE, everyone, ALONE)
     look = seconds(VERIFY, twice) if twice.any() else np.full(len(stage), np.nan)
-    large = np.where(sent, alone, np.nan)
     if verifier:
         every = {SMALL: small, LARGE: large, VERIFY: look}
     else:
@@ -185,7 +205,7 @@ def _seconds(measured: np.ndarray, mean: float | None, name: str) -> np.ndarray:
     return filled * (mean / own) if own else np.full(len(measured), mean)
 
 
-def sized(
+def plan(
     clips: Costs,
     day: Day,
     goals: list[float],
@@ -193,7 +213,7 @@ def sized(
     policy: Policy,
     seed: int,
     told: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Sized]:
+) -> Plan:
     """Replicas for each goal; `told` hears how many of how many searches are over."""
     ours = _Traffic(clips, day, service, seed)
     lonely = _Traffic(Costs({LARGE: clips.alone}, clips.alone), day, service, seed)
@@ -204,7 +224,7 @@ def sized(
         told(3 * len(found) + 2, 3 * len(goals))
         found.append(Sized(goal, fixed, ours.growing(goal, fixed, policy) if fixed else None, alone))
     told(3 * len(goals), 3 * len(goals))
-    return found
+    return Plan(found, ours.unhurried(), lonely.unhurried())
 
 
 class _Traffic:
@@ -212,13 +232,23 @@ class _Traffic:
 
     def __init__(self, clips: Costs, day: Day, service: Service, seed: int):
         self.clips, self.day, self.service, self.seed = clips, day, service, seed
-        at = day.arrivals(np.random.default_rng([seed, 0]))
-        drawn = np.random.default_rng([seed, 1]).integers(len(clips.alone), size=len(at))
-        self.whole = _Clips(at, {name: seconds[drawn] for name, seconds in clips.seconds.items()})
-        of_day = at % DAY
-        self.noon = self.whole.part((of_day >= NOON - HOUR / 2 - BEFORE) & (of_day < NOON + HOUR / 2))
+        self.whole, many = self._drawn(day.days, 0), self._drawn(day.noons, 1)
+        of_day = many.at % DAY
+        self.noon = many.part((of_day >= NOON - HOUR / 2 - BEFORE) & (of_day < NOON + HOUR / 2))
         self.tried = cache(self._tried)
         self.before = cache(self._before)
+
+    def _drawn(self, days: int, stream: int) -> "_Clips":
+        draw = np.random.default_rng([self.seed, stream])
+        at = self.day.arrivals(draw, days)
+        drawn = draw.integers(len(self.clips.alone), size=len(at))
+        return _Clips(at, {name: seconds[drawn] for name, seconds in self.clips.seconds.items()})
+
+    def unhurried(self) -> float:
+        """The p95 of clips that never wait."""
+        fixed = self.service.fixed
+        each = [np.nan_to_num(seconds + fixed.get(name, 0.0)) for name, seconds in self.clips.seconds.items()]
+        return float(np.percentile(sum(each), 95)) + self.service.way
 
     def staying(self, goal: float) -> Fleet | None:
         """The fewest replicas, of a number that stays, which answer 95 % of the busiest hour's clips within `goal`."""
@@ -228,9 +258,9 @@ class _Traffic:
 
         def tried(large: int) -> Fleet | None:
             fleet = self.tried(tuple({name: others.get(name, large) for name in self.clips.seconds}.items()))
-            return fleet if fleet.latency[1] <= goal else None
+            return fleet if fleet.late <= goal else None
 
-        least = self._just(LARGE, 1.0)
+        least = self._just(LARGE, ATMOST)
         return _fewest(tried, least, ENOUGH * (least + 1))
 
     def growing(self, goal: float, fixed: Fleet, policy: Policy) -> Fleet | None:
@@ -239,7 +269,7 @@ class _Traffic:
 
         def tried(fewest: int) -> Fleet | None:
             fleet = self.tried(tuple((fixed.replicas | {LARGE: most}).items()), fewest, policy)
-            return fleet if fleet.latency[1] <= goal else None
+            return fleet if fleet.late <= goal else None
 
         return _fewest(tried, 1, most)
 
@@ -271,8 +301,8 @@ class _Traffic:
         counts, clips, span = dict(replicas), self.noon, None
         stages = {name: self.service.stage(name, count) for name, count in counts.items()}
         if fewest is not None:
-            stages[LARGE] = self.service.growing(LARGE, fewest, counts[LARGE], policy)
             clips, span = self.whole, (0.0, DAY * self.day.days)
+            stages[LARGE] = self._growing(fewest, counts[LARGE], policy)
         at = self.before(counts[SMALL], fewest is None) if SMALL in counts else clips.at + self.service.way
         rest = [name for name in counts if name != SMALL]
         seconds = [clips.seconds[name] for name in rest]
@@ -283,7 +313,14 @@ class _Traffic:
         if fewest is not None:
             hours[LARGE] = passed[rest.index(LARGE)].held / self.day.days / HOUR
         busy = self.day.clips * self.clips.share(LARGE) * self.clips.mean(LARGE) / HOUR
-        return Fleet(counts, hours, _longest(clips.at, done, fewest is None), busy / hours[LARGE], fewest)
+        latency, late = _longest(clips.at, done, fewest is None)
+        return Fleet(counts, hours, latency, busy / hours[LARGE], late, fewest)
+
+    def _growing(self, fewest: int, most: int, policy: Policy) -> Stage:
+        """As many as the policy wants of the first hour's clips, and then as it comes."""
+        rate = np.searchsorted(self.whole.at, HOUR) / HOUR
+        now = policy(0.0, fewest, most, float(rate), self.clips.share(LARGE), self.clips.mean(LARGE))
+        return replace(self.service.growing(LARGE, fewest, most, policy), replicas=now)
 
     def _before(self, small: int, noon: bool) -> np.ndarray:
         """When so many replicas of the small model are done with each clip (N,)."""
@@ -303,10 +340,11 @@ class _Clips:
         return _Clips(self.at[mask], {name: seconds[mask] for name, seconds in self.seconds.items()})
 
 
-def _longest(at: np.ndarray, done: np.ndarray, noon: bool) -> tuple[float, float, float]:
+def _longest(at: np.ndarray, done: np.ndarray, noon: bool) -> tuple[tuple[float, float, float], float]:
     """p50, p95 and p99 of the hour of the day with the longest p95, or of noon's: from half past to half past.
 
-    All days are together; hours of few clips are one with their neighbours.
+    And the p95 that is held against goals: of many hours the longest that is beyond chance. All days are together, and
+    hours of few clips are one with their neighbours.
     """
     waited, hour = done - at, ((at % DAY + HOUR / 2) // HOUR).astype(int) % 24
     groups: list[np.ndarray] = []
@@ -319,8 +357,10 @@ def _longest(at: np.ndarray, done: np.ndarray, noon: bool) -> tuple[float, float
     if len(groups) > 1 and len(groups[-1]) < FEW:
         last = groups.pop()
         groups[-1] = np.concatenate([groups[-1], last])
+    doubt = 0.0 if noon else DOUBT
+    late = [np.quantile(group, max(0.95 - doubt * math.sqrt(0.95 * 0.05 / len(group)), 0.5)) for group in groups]
     p50, p95, p99 = max((np.percentile(group, (50, 95, 99)) for group in groups), key=lambda three: three[1])
-    return float(p50), float(p95), float(p99)
+    return (float(p50), float(p95), float(p99)), float(max(late))
 
 
 def _fewest(tried: Callable[[int], Found | None], least: int, most: int) -> Found | None:
