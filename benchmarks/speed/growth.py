@@ -1,4 +1,4 @@
-"""Ten times the samples: what each further one takes, and the driver's memory; `--most 200000` has a hundred times.
+"""Ten times the samples: time a sample beyond start-up, and the driver's memory; `--most 200000` has a hundred times.
 
 Text and short features, a tiny UBM, recorded answers of the large model, which cost nothing: what is left is Ray. The
 runs are `benchmarks.scale`'s, on an object store of 256 MiB; each size is ten times the last, up to `--most`.
@@ -31,19 +31,11 @@ def measure(out: Path, rounds: int, most: int) -> Iterator[Row]:
         yield Row("the driver's memory while clips come", of, Spread.of([run["coming"] for run in runs]), "MiB", 0)
         yield Row("its peak, with the report at the end", of, Spread.of([run["mib"] for run in runs]), "MiB", 0)
         yield Row("whole run", of, Spread.of([run["wall"] for run in runs]), "s", 0)
-    further = [
-        [
-            1000 * (more["wall"] - fewer["wall"]) / (to - since)
-            for fewer, more in zip(found[since], found[to], strict=True)
-        ]
-        for since, to in pairwise(sizes)
-    ]
-    for (since, to), each in zip(pairwise(sizes), further, strict=True):
-        yield Row("each further sample", f"{since:,} to {to:,}", Spread.of(each), "ms")
+        if samples > FEWEST:  # whose few parts are all under way at once
+            yield Row("a sample beyond start-up", of, Spread.of([run["ms"] for run in runs]), "ms")
+    for fewer, more in pairwise(sizes[1:]):
+        each = ratio([run["ms"] for run in found[more]], [run["ms"] for run in found[fewer]])
+        yield Row("a sample beyond start-up", f"{more:,} over {fewer:,}", each, at_most=1.1)
     most = sizes[-1]
-    if len(further) > 1:
-        yield Row(
-            "each further sample, over those before", f"up to {most:,}", ratio(further[-1], further[0]), at_most=1.1
-        )
     memory = ratio([run["coming"] for run in found[most]], [run["coming"] for run in found[FEWEST]])
     yield Row("the driver's memory while clips come", f"{most:,} over {FEWEST:,}", memory, at_most=1.1)
