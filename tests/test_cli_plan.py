@@ -28,7 +28,7 @@ def test_a_plan_says_what_each_goal_takes_and_costs(uacs, run, tmp_path):
     assert code == 0, err
     assert said.startswith("400,000 clips a day, 9.3 a second at noon; ")
     assert said.index("95 % within 3 s") < said.index("95 % within 6 s")
-    assert said.count("replicas that stay") == said.count("the large model alone") == 2 and "price/day" in said
+    assert said.count("\n  replicas that stay") == said.count("\n  the large model alone") == 2 and "price/day" in said
     table = pd.read_csv(tmp_path / "plan.csv")
     assert table["goal_p95"].tolist() == [3, 3, 3, 6, 6, 6]
     assert (table["p95"] <= table["goal_p95"]).all()
